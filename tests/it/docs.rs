@@ -135,7 +135,10 @@ fn typed(mut command: Command, answers: &[String]) -> (i32, String) {
         }
         printed.extend_from_slice(&piece[..n]);
         let waits = [b"] ".as_slice(), b"]: ", b"? "].iter().any(|end| printed.ends_with(end));
-        if let (true, Some(stdin), Some(answer)) = (waits, &mut stdin, waits.then(|| answers.next()).flatten()) {
+        if waits
+            && let Some(stdin) = &mut stdin
+            && let Some(answer) = answers.next()
+        {
             stdin.write_all(format!("{answer}\n").as_bytes()).unwrap();
         }
     }

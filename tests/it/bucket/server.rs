@@ -150,12 +150,11 @@ fn serve(
         sum.fetch_add(length, Ordering::Relaxed);
         // The server is not asked for what was answered here.
         let expects = |line: &&str| line.to_ascii_lowercase().starts_with("expect: 100-continue");
-        let head = if head.split_inclusive("\r\n").any(|line| expects(&line)) {
+        let (asked, lines): (Vec<_>, Vec<_>) = head.split_inclusive("\r\n").partition(expects);
+        if !asked.is_empty() {
             let _ = client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
-            head.split_inclusive("\r\n").filter(|line| !expects(line)).collect()
-        } else {
-            head
-        };
+        }
+        let head = lines.concat();
         if client.read_exact(&mut body).is_err() {
             break;
         }

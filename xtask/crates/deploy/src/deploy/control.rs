@@ -18,7 +18,6 @@ use crate::tool::Tool;
 use gangplank_model::error::{CliError, Kind, Result, failed, not_found, usage};
 use gangplank_model::event::{Event, ms_since};
 use gangplank_model::history::{HistoryEvent, Record, Verb};
-use gangplank_model::plan::refuse::HostSnapshot;
 use gangplank_model::project::{Check, Env, Health, Service, Strategy};
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::script;
@@ -76,8 +75,8 @@ pub fn control(tool: &Tool, env: &str, verb: Verb, host: Option<&str>, options: 
         let plans = plans(&site, verb)?;
         let base = site.record(verb, options.reason.as_deref());
         let run = Run { ctx, env, spec: &site.spec, checker: &site.checker, verb, base };
-        run.ready(&site.targets, &plans)?;
-        run.carry_out(&site.targets, &plans)?;
+        run.ready(&plans)?;
+        run.carry_out(&plans)?;
         Ok(controlled(&site, verb, false, plans))
     })
 }
@@ -126,25 +125,15 @@ struct Plan {
     changes: bool,
 }
 
-/// The plans of the hosts, in order. A host on which nothing is live has none where others are stopped.
-fn plans(site: &Deployment, verb: Verb) -> Result<Vec<Option<Plan>>> {
-    let hosts = site.snapshot(false)?.hosts;
-    let any_live = hosts.iter().any(|host| host.state.live().is_some());
-    let plan = |host: &HostSnapshot| {
-        let is_skipped = verb == Verb::Stop && any_live && host.state.live().is_none();
-        let plan = (!is_skipped).then(|| plan(site.env.name, &host.url, verb, &host.state));
-        plan.transpose()
-    };
-    hosts.iter().map(plan).collect()
-}
+/// A target with its plan.
+type Planned<'t, 'ctx> = (&'t (dyn Target + 'ctx), Plan);
 
-/// The targets whose service changes, with their plans.
-fn changed<'t, 'ctx>(
-    targets: &'t [Box<dyn Target + 'ctx>],
-    plans: &'t [Option<Plan>],
-) -> Vec<(&'t (dyn Target + 'ctx), &'t Plan)> {
-    let planned = targets.iter().zip(plans).filter_map(|(target, plan)| Some((&**target, plan.as_ref()?)));
-    planned.filter(|(_, plan)| plan.changes).collect()
+/// The plans of the targets, in order. One on which nothing is live has none where others are stopped.
+fn plans<'t, 'ctx>(site: &'t Deployment<'ctx>, verb: Verb) -> Result<Vec<Planned<'t, 'ctx>>> {
+    let hosts = site.snapshot(false)?.hosts;
+    let skips = verb == Verb::Stop && hosts.iter().any(|host| host.state.live().is_some());
+    let hosts = site.targets.iter().zip(&hosts).filter(|(_, host)| !skips || host.state.live().is_some());
+    hosts.map(|(target, host)| Ok((&**target, plan(site.env.name, &host.url, verb, &host.state)?))).collect()
 }
 
 /// Fails if nothing is live, or on a start if no deploy has confirmed the release.
@@ -168,9 +157,8 @@ fn plan(env: &str, url: &str, verb: Verb, state: &State) -> Result<Plan> {
     Ok(Plan { release: live.clone(), commit: state.history.commit(live).map(str::to_owned), changes })
 }
 
-fn controlled(site: &Deployment, verb: Verb, dry_run: bool, plans: Vec<Option<Plan>>) -> Controlled {
-    let planned = site.targets.iter().zip(plans).filter_map(|(target, plan)| Some((target, plan?)));
-    let hosts = planned.map(|(target, plan)| ControlledHost {
+fn controlled(site: &Deployment, verb: Verb, dry_run: bool, plans: Vec<Planned>) -> Controlled {
+    let hosts = plans.into_iter().map(|(target, plan)| ControlledHost {
         target: target.url().to_owned(),
         release: plan.release,
         changed: plan.changes,
@@ -190,8 +178,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Fails, before any service is touched, if a command would fail or a start would not last.
-    fn ready(&self, targets: &[Box<dyn Target + '_>], plans: &[Option<Plan>]) -> Result<()> {
-        let hosts = changed(targets, plans);
+    fn ready(&self, plans: &[Planned]) -> Result<()> {
+        let hosts: Vec<_> = plans.iter().filter(|(_, plan)| plan.changes).collect();
         let ask = |target: &dyn Target| {
             let (root, stop) = (target.root(), self.verb == Verb::Stop);
             let script = if stop { self.spec.ready_to_halt(root) } else { self.spec.ready(root) };
@@ -215,8 +203,8 @@ impl Run<'_> {
     }
 
     /// Acts wave by wave, like a deploy: a wave must be healthy before the next. Stops all hosts at once.
-    fn carry_out(&self, targets: &[Box<dyn Target + '_>], plans: &[Option<Plan>]) -> Result<()> {
-        let hosts = changed(targets, plans);
+    fn carry_out(&self, plans: &[Planned]) -> Result<()> {
+        let hosts: Vec<_> = plans.iter().filter(|(_, plan)| plan.changes).collect();
         let waves = match self.verb {
             Verb::Stop => waves(Strategy::All, None, hosts.len()),
             _ => waves(self.env.strategy, self.env.max_unavailable, hosts.len()),

@@ -310,16 +310,16 @@ pub fn running(env: &str, targets: &[Box<dyn Target + '_>]) -> Result<ReleaseId>
             None => without = without.or(Some(target.url())),
         }
     }
-    let Some(without) = without else { return plan::refuse::disagreeing(env, &found) };
-    let failure = not_found(format!("{without} runs no healthy release"));
-    match found.as_slice() {
+    let agreed = plan::refuse::disagreeing(env, &found);
+    let Some(without) = without else { return agreed };
+    let hint = match agreed {
         // As after a host was added: by its own name the release of the others goes there too.
-        [(_, id), rest @ ..] if rest.iter().all(|(_, other)| other == id) => failure.hint(format!(
-            "see `cargo xtask status {env}`; `cargo xtask deploy {env} {id}` deploys what its other hosts run"
-        )),
-        _ => failure.hint(format!("see `cargo xtask status {env}`, then `cargo xtask deploy {env}`")),
-    }
-    .err()
+        Ok(id) => {
+            format!("see `cargo xtask status {env}`; `cargo xtask deploy {env} {id}` deploys what its other hosts run")
+        }
+        Err(_) => format!("see `cargo xtask status {env}`, then `cargo xtask deploy {env}`"),
+    };
+    not_found(format!("{without} runs no healthy release")).hint(hint).err()
 }
 
 /// The release to roll back to; one that only a target still has counts too.

@@ -3,7 +3,7 @@
 //! Names and precedence: <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
 
 use crate::object::settings::endpoint::Endpoint;
-use crate::object::settings::values::{Credentials, Files, Role, Scheme, Settings, is_on};
+use crate::object::settings::values::{Credentials, Files, Role, Scheme, Settings, Vars, is_on};
 use gangplank_model::error::{CliError, Kind, Result, usage};
 use gangplank_system::http;
 use gangplank_system::http::policy::is_secure;
@@ -34,7 +34,7 @@ pub fn settings(
     vars: &BTreeMap<String, String>,
     files: Files,
 ) -> Result<Settings> {
-    let var = |name: &str| vars.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    let var = |name: &str| Vars(vars).get(name);
     let profile = Profile::read(vars, files);
     let mut options: BTreeMap<String, String> = vars
         .iter()
