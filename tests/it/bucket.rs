@@ -41,7 +41,7 @@ pub fn leaked(ctx: Context) -> &'static Context {
 }
 
 pub fn open(ctx: &'static Context, url: &str) -> Box<dyn Store> {
-    let tool = Tool { buckets: Some(&gangplank_bucket::BUCKETS), ..Tool::new(ctx, &crate::parts::PROJECT) };
+    let tool = Tool { buckets: Some(&gangplank_bucket::BUCKETS), ..Tool::bare(ctx, &crate::parts::PROJECT) };
     tool.store(url).unwrap()
 }
 

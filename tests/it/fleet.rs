@@ -32,7 +32,7 @@ fn over_ssh(fleet: &Fleet) {
     contract(
         &ctx,
         dir.path(),
-        &*Tool::new(&ctx, &crate::parts::PROJECT).target(&fleet.target(0, "with space/it's")).unwrap(),
+        &*Tool::bare(&ctx, &crate::parts::PROJECT).target(&fleet.target(0, "with space/it's")).unwrap(),
         &|release| Delivery::Push(release, changes),
     );
 }

@@ -151,7 +151,7 @@ fn successor_died(ctx: &Context, target: &dyn Target, owners: &[Owner]) {
 fn empty_lock_whose_successor_died_is_taken_over() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
-    let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
+    let target = Tool::bare(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
     let (me, gone) = (machine::owner(&ctx, "next"), dead(&machine::owner(&ctx, "killed")));
     target.lock(&me).unwrap();
     target.unlock(Some(&me.token)).unwrap();
@@ -174,7 +174,7 @@ fn empty_lock_whose_successor_died_is_taken_over() {
 fn lock_that_is_a_link_to_nothing_is_held_until_it_is_released() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
-    let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
+    let target = Tool::bare(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
     let me = machine::owner(&ctx, "next");
     std::fs::create_dir(dir.path().join("srv")).unwrap();
     std::os::unix::fs::symlink("../outside", dir.path().join("srv/.lock")).unwrap();
@@ -190,7 +190,7 @@ fn lock_that_is_a_link_to_nothing_is_held_until_it_is_released() {
 fn history_that_is_a_link_out_of_the_root_is_copied_and_not_written_through() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
-    let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
+    let target = Tool::bare(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
     target.lock(&machine::owner(&ctx, "deploy")).unwrap();
     target.record(&record()).unwrap();
     let (history, outside) = (dir.path().join("srv/history.jsonl"), dir.path().join("outside"));
@@ -210,7 +210,7 @@ fn target_in_directory_keeps_the_contract() {
     contract(
         &ctx,
         dir.path(),
-        &*Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv/with space/it's").unwrap(),
+        &*Tool::bare(&ctx, &crate::parts::PROJECT).target("file:srv/with space/it's").unwrap(),
         &|release| Delivery::Push(release, changes),
     );
 }
@@ -230,7 +230,7 @@ fn target_behind_another_program_keeps_the_contract() {
 fn install_of_bundle_changed_after_verification_is_refused() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
-    let target = Tool::new(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
+    let target = Tool::bare(&ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
     let one = release(dir.path(), 1, &[("a", "1")]);
     // It verified when it was opened, and changes before it is sent.
     let other = release(dir.path(), 2, &[("a", "2")]);

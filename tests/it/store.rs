@@ -84,7 +84,7 @@ fn with(url: &str, vars: impl Fn(&Path) -> Context + Sync) {
     let dir = crate::record::tempdir();
     let open = || -> Box<dyn Store> {
         let ctx: &'static Context = Box::leak(Box::new(vars(dir.path())));
-        Tool::new(ctx, &crate::parts::PROJECT).store(url).unwrap()
+        Tool::bare(ctx, &crate::parts::PROJECT).store(url).unwrap()
     };
     contract(dir.path(), &open);
     race(dir.path(), &open);
@@ -113,7 +113,7 @@ struct Uploaded {
 
 impl Uploaded {
     fn store(&self) -> Box<dyn Store + '_> {
-        Tool::new(self.ctx, &crate::parts::PROJECT).store("circleci:artifacts").unwrap()
+        Tool::bare(self.ctx, &crate::parts::PROJECT).store("circleci:artifacts").unwrap()
     }
 }
 
@@ -175,7 +175,7 @@ fn get_of_damaged_release_fails_and_writes_nothing() {
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path());
     let one = release(dir.path(), 1, &[("a", "1")]);
-    let store = Tool::new(&ctx, &crate::parts::PROJECT).store("file:store").unwrap();
+    let store = Tool::bare(&ctx, &crate::parts::PROJECT).store("file:store").unwrap();
     store.put(&one).unwrap();
     let bundle = dir.path().join("store").join(one.id().as_str()).join(&one.manifest().bundle.file);
     let mut bytes = fs::read(&bundle).unwrap();

@@ -21,7 +21,7 @@ fn host_that_fetches_keeps_the_contract() {
     contract(
         ctx,
         dir.path(),
-        &*Tool::new(ctx, &crate::parts::PROJECT).target("file:srv/with space/it's").unwrap(),
+        &*Tool::bare(ctx, &crate::parts::PROJECT).target("file:srv/with space/it's").unwrap(),
         &|release| {
             store.put(release).unwrap();
             Delivery::Pull(release, store.link(release.manifest()).unwrap())
@@ -40,7 +40,7 @@ fn host_over_ssh_that_fetches_keeps_the_contract() {
     contract(
         ctx,
         dir.path(),
-        &*Tool::new(ctx, &crate::parts::PROJECT).target(&fleet.target(0, "with space/it's")).unwrap(),
+        &*Tool::bare(ctx, &crate::parts::PROJECT).target(&fleet.target(0, "with space/it's")).unwrap(),
         &|release| {
             store.put(release).unwrap();
             Delivery::Pull(release, store.link(release.manifest()).unwrap())
@@ -183,7 +183,7 @@ fn install_of_bundle_with_another_digest_is_refused() {
     let other = crate::parts::release(dir.path(), 2, &[("a", "2")]);
     let store = open(ctx, &url);
     store.put(&other).unwrap();
-    let target = Tool::new(ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
+    let target = Tool::bare(ctx, &crate::parts::PROJECT).target("file:srv").unwrap();
     let wrong = Delivery::Pull(&one, store.link(other.manifest()).unwrap());
     let error = target.install(&wrong, &crate::parts::record()).unwrap_err();
     assert_eq!(gangplank_model::error::kind_of(&error), gangplank_model::error::Kind::Verification);

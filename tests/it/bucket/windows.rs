@@ -214,7 +214,7 @@ fn take(ctx: &'static Context, racy: Racy) -> Result<()> {
 #[test]
 fn lock_whose_second_owner_died_too_is_taken_over() {
     let (_dir, ctx) = setup();
-    let (store, host) = (open(ctx, URL), Tool::new(ctx, &crate::parts::PROJECT).target("file:srv/x").unwrap());
+    let (store, host) = (open(ctx, URL), Tool::bare(ctx, &crate::parts::PROJECT).target("file:srv/x").unwrap());
     let of_store = store.lock_of("prod").unwrap();
     for inner in [&*of_store, &*host] {
         let calls = Cell::new(0);

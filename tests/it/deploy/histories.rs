@@ -79,7 +79,7 @@ struct Fixture<'a> {
 impl Fixture<'_> {
     fn site<'s>(&'s self, env: usize, left: Option<&'s AtomicUsize>) -> Deployment<'s> {
         let targets = ENVS[env].targets.iter().map(|url| {
-            let target = Tool::new(self.ctx, &crate::parts::PROJECT).target(url).unwrap();
+            let target = Tool::bare(self.ctx, &crate::parts::PROJECT).target(url).unwrap();
             match left {
                 Some(left) => Box::new(Mortal::new(target, left)) as Box<dyn Target>,
                 None => target,

@@ -194,7 +194,7 @@ fn locks_are_renewed_here() {
     let ctx = ctx(dir.path());
     renewals(
         dir.path(),
-        Tool::new(&ctx, &crate::parts::PROJECT).target(&format!("file:{}", root.display())).unwrap(),
+        Tool::bare(&ctx, &crate::parts::PROJECT).target(&format!("file:{}", root.display())).unwrap(),
         &root,
     );
 }
@@ -213,7 +213,7 @@ fn locks_are_renewed_over_ssh() {
     let Some(fleet) = Fleet::start(1) else { return };
     let dir = crate::record::tempdir();
     let ctx = ctx(dir.path()).with_vars([("PATH".to_owned(), fleet.path())]);
-    let target = Tool::new(&ctx, &crate::parts::PROJECT).target(&fleet.target(0, "it's there")).unwrap();
+    let target = Tool::bare(&ctx, &crate::parts::PROJECT).target(&fleet.target(0, "it's there")).unwrap();
     target.renew();
     renewals(dir.path(), target, &fleet.srv(0).join("it's there"));
 }

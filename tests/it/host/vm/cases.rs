@@ -16,7 +16,7 @@ pub fn contract(w: &mut Fixture, login: &str) {
     let changes: &Changes = Box::leak(Box::default());
     let ctx = ctx(&dir).with_vars([("PATH".to_owned(), w.vm.path())]);
     let url = w.vm.target(login, &format!("/srv/contract-{login}/with space/it's"));
-    crate::host::contract(&ctx, &dir, &*Tool::new(&ctx, &crate::parts::PROJECT).target(&url).unwrap(), &|release| {
+    crate::host::contract(&ctx, &dir, &*Tool::bare(&ctx, &crate::parts::PROJECT).target(&url).unwrap(), &|release| {
         Delivery::Push(release, changes)
     });
     std::fs::remove_dir_all(w.p.path("contract")).unwrap();

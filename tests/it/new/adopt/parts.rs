@@ -25,6 +25,9 @@ fn project_without_parts_works_and_its_commands_say_how_to_get_them() {
     let tested = compiled.xtask(&project, "test --quick", &[]).ok();
     let remarks = ["warning: un", "linter"].iter().find(|remark| tested.stderr.contains(**remark));
     assert_eq!(remarks, None, "neither the compiler nor the linter: {}", tested.stderr);
+    // The features of parts that were left out are empty.
+    let tested = compiled.xtask(&project, "test --no-tests --all-features", &[]).ok();
+    assert!(!tested.stderr.contains("warning: un"), "{}", tested.stderr);
     let mut metadata = Command::new("cargo");
     metadata.args(["metadata", "--offline", "--format-version", "1"]).current_dir(&project);
     let warnings = metadata.output().unwrap().stderr;

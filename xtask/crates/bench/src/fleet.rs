@@ -119,7 +119,7 @@ pub fn deploy(ctx: &Context, release: &Selector, targets: &[String]) -> Result<O
     let env = Env { name: "fleet", targets: targets.leak(), strategy: Strategy::All, ..Env::DEFAULT };
     let project =
         Project { app: App { name: "bench", ..App::DEFAULT }, stores: &[], envs: vec![env].leak(), ci: Ci::DEFAULT };
-    deploy::deploy(&Tool::new(ctx, &project), env.name, Some(release), &DeployOptions::default())
+    deploy::deploy(&Tool::bare(ctx, &project), env.name, Some(release), &DeployOptions::default())
 }
 
 fn lay_out(dir: &Path, peer: &Peer) -> std::io::Result<()> {

@@ -97,7 +97,7 @@ pub fn project(url: &str) -> Project {
 /// the project is compiled into the xtask.
 pub fn copy(ctx: &Context, release: &Selector, url: &str, into: Option<&Path>) -> Result<Vec<PutDone>> {
     let project = project(url);
-    let tool = Tool { buckets: Some(&gangplank_bucket::BUCKETS), ..Tool::new(ctx, &project) };
+    let tool = Tool { buckets: Some(&gangplank_bucket::BUCKETS), ..Tool::bare(ctx, &project) };
     match into {
         None => handoff::put(&tool, Some(release), Some(url)),
         Some(into) => {

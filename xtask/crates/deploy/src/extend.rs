@@ -2,17 +2,16 @@
 //!
 //! ```
 //! use gangplank_deploy::extend::{Command, Extensions};
+//! use gangplank_deploy::tool::Tool;
 //! use gangplank_model::error::Result;
-//! use gangplank_model::project::Project;
-//! use gangplank_system::context::Context;
 //!
 //! const EXTENSIONS: Extensions = Extensions {
 //!     commands: &[Command { name: "hello", about: "Greet everyone named", run: hello }],
 //!     ..Extensions::NONE
 //! };
 //!
-//! fn hello(_: &Context, project: &Project, words: &[String]) -> Result<String> {
-//!     Ok(format!("{} greets {}\n", project.app.name, words.join(" and ")))
+//! fn hello(tool: &Tool, words: &[String]) -> Result<String> {
+//!     Ok(format!("{} greets {}\n", tool.project.app.name, words.join(" and ")))
 //! }
 //! ```
 //!
@@ -21,8 +20,8 @@
 
 use crate::host::Target;
 use crate::store::Store;
+use crate::tool::Tool;
 use gangplank_model::error::{Result, usage};
-use gangplank_model::project::Project;
 use gangplank_system::context::Context;
 
 /// The extensions of a project.
@@ -78,9 +77,9 @@ pub struct Command {
     pub name: &'static str,
     /// The line in `--help`.
     pub about: &'static str,
-    /// Receives the words after the name, returns the text to print. An error is printed with the exit code and the
-    /// hint of its [`CliError`](gangplank_model::error::CliError).
-    pub run: fn(&Context, &Project, &[String]) -> Result<String>,
+    /// Receives the words after the name, returns the text to print. The tool opens the project's stores and targets. An
+    /// error is printed with the exit code and the hint of its [`CliError`](gangplank_model::error::CliError).
+    pub run: fn(&Tool, &[String]) -> Result<String>,
 }
 
 /// A step of every build.
@@ -122,7 +121,7 @@ mod tests {
     #[test]
     fn names_are_new_and_can_be_typed() {
         const fn called(name: &'static str) -> Command {
-            Command { name, about: "", run: |_, _, _| Ok(String::new()) }
+            Command { name, about: "", run: |_, _| Ok(String::new()) }
         }
         const CASES: &[(&[Command], &str)] = &[
             (&[called("hello"), called("hello-2")], ""),

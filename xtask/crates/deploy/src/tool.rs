@@ -36,8 +36,8 @@ pub struct Buckets {
 }
 
 impl<'a> Tool<'a> {
-    /// A tool for a project that adds nothing, without buckets.
-    pub fn new(ctx: &'a Context, project: &'a Project) -> Self {
+    /// A tool without buckets, and without what the project adds.
+    pub fn bare(ctx: &'a Context, project: &'a Project) -> Self {
         Self { ctx, project, extensions: &Extensions::NONE, buckets: None }
     }
 

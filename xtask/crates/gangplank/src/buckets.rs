@@ -3,8 +3,8 @@
 use gangplank_deploy::tool::Buckets;
 
 /// How buckets open, if they are compiled in.
-#[cfg(feature = "s3")]
+#[cfg(feature = "gangplank-bucket")]
 pub const BUCKETS: Option<&Buckets> = Some(&gangplank_bucket::BUCKETS);
 /// How buckets open, if they are compiled in.
-#[cfg(not(feature = "s3"))]
+#[cfg(not(feature = "gangplank-bucket"))]
 pub const BUCKETS: Option<&Buckets> = None;

@@ -57,7 +57,7 @@ pub enum CommandOutput {
     /// `releases`
     Releases(Vec<report::Listed>),
     /// `report`
-    #[cfg(feature = "html")]
+    #[cfg(feature = "gangplank-html")]
     Page(Page),
     /// `notify`
     Notified(Vec<notify::Notified>),
@@ -68,10 +68,10 @@ pub enum CommandOutput {
     /// `ci generate`
     Generated(Vec<gangplank_deploy::ci::generate::Generated>),
     /// `ci lint`
-    #[cfg(feature = "lint")]
+    #[cfg(feature = "gangplank-lint")]
     Findings(Vec<gangplank_lint::Finding>),
     /// `ci run`
-    #[cfg(feature = "local-ci")]
+    #[cfg(feature = "gangplank-local-ci")]
     CiRun(gangplank_local_ci::run::CiRun),
     /// `ci trigger`
     Triggered(gangplank_deploy::ci::trigger::Started),
@@ -100,7 +100,7 @@ pub struct Own {
 }
 
 /// A man page, or the page of the release report.
-#[cfg(any(feature = "man", feature = "html"))]
+#[cfg(any(feature = "man", feature = "gangplank-html"))]
 #[derive(Debug, Serialize)]
 pub struct Page {
     /// Its file.
@@ -183,7 +183,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
         Command::New(_) => Err(own_program(ctx, "new", "makes projects")),
         Command::Bench(_) => Err(own_program(ctx, "bench", "compares Gangplank with other tools")),
         Command::Completions { shell } => Ok(CommandOutput::Script(complete::script(*shell))),
-        Command::Own(own, words) => (own.run)(ctx, project, words).map(|text| CommandOutput::Own(Own { text })),
+        Command::Own(own, words) => (own.run)(tool, words).map(|text| CommandOutput::Own(Own { text })),
         Command::Man { dir } => man(tool, dir),
         // Already answered in `main`.
         Command::Complete { .. } => Ok(CommandOutput::Streamed),
@@ -194,21 +194,22 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
 fn put_program(tool: &Tool) -> Result<CommandOutput> {
     let Tool { ctx, project, .. } = *tool;
     let needed = [
-        (project.ci.report && !cfg!(feature = "html"), "gangplank/html"),
-        (project.ci.launch && PACK.is_none(), "gangplank/launch"),
+        (project.ci.report && !cfg!(feature = "gangplank-html"), "gangplank/html", "the report"),
+        (project.ci.launch && PACK.is_none(), "gangplank/launch", "the launcher"),
     ];
-    let missing: Vec<_> = needed.into_iter().filter(|(is_missing, _)| *is_missing).map(|(_, name)| name).collect();
-    if !missing.is_empty() {
-        return Err(feature::compile_with(ctx, &missing, "what jobs that deploy use"));
+    let missing = needed.into_iter().filter(|(is_missing, ..)| *is_missing);
+    let (features, what): (Vec<_>, Vec<_>) = missing.map(|(_, feature, what)| (feature, what)).unzip();
+    if !features.is_empty() {
+        return Err(feature::compile_with(ctx, &features, &what.join(" and ")));
     }
     handoff::put_program(ctx, PACK.filter(|_| project.ci.launch)).map(|()| CommandOutput::Put(vec![]))
 }
 
 /// Packs this program, if the launcher is compiled in.
-#[cfg(feature = "launch")]
+#[cfg(feature = "gangplank-launch")]
 const PACK: Option<handoff::Pack> =
     Some(|root, program, dir, vars| gangplank_launch::program::pack(root, program, dir, vars));
-#[cfg(not(feature = "launch"))]
+#[cfg(not(feature = "gangplank-launch"))]
 const PACK: Option<handoff::Pack> = None;
 
 fn setup(tool: &Tool, global: &Global, setup: &Setup) -> Result<Vec<setup::HostSetup>> {
@@ -264,7 +265,7 @@ fn test(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> 
 }
 
 fn checks(ctx: &Context, project: &Project, test: &Test) -> Result<CommandOutput> {
-    if !cfg!(feature = "lint") && !is_left_out(&ctx.root, "lint") {
+    if !cfg!(feature = "gangplank-lint") && !is_left_out(&ctx.root, "lint") {
         return Err(feature::compile_with(ctx, &["gangplank/lint"], "the linter"));
     }
     let options =
@@ -351,7 +352,7 @@ fn lock(tool: &Tool, env: &str, unlock: Option<bool>) -> Result<Vec<LockState>> 
     }
 }
 
-#[cfg(feature = "html")]
+#[cfg(feature = "gangplank-html")]
 fn page(tool: &Tool, report: &Report) -> Result<CommandOutput> {
     let all = gangplank_html::overview(tool, &report.env, &report.diff)?;
     // A reason or a branch may contain what is a secret here.
@@ -360,7 +361,7 @@ fn page(tool: &Tool, report: &Report) -> Result<CommandOutput> {
     Ok(CommandOutput::Page(Page { path }))
 }
 
-#[cfg(not(feature = "html"))]
+#[cfg(not(feature = "gangplank-html"))]
 fn page(tool: &Tool, report: &Report) -> Result<CommandOutput> {
     // Wrong input is refused before anything is compiled.
     report.env.iter().chain(&report.diff).try_for_each(|env| tool.project.env(env).map(drop))?;

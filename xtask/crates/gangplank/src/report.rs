@@ -2,10 +2,10 @@
 
 mod checks;
 mod doctor;
-#[cfg(feature = "lint")]
+#[cfg(feature = "gangplank-lint")]
 mod findings;
 pub(crate) mod json;
-#[cfg(feature = "local-ci")]
+#[cfg(feature = "gangplank-local-ci")]
 mod local_ci;
 mod progress_draw;
 mod progress_table;

@@ -257,7 +257,7 @@ fn print(to: &mut impl Write, text: &str) -> std::io::Result<()> {
 /// a pipeline.
 fn verdict(answer: &CommandOutput) -> u8 {
     match answer {
-        #[cfg(feature = "lint")]
+        #[cfg(feature = "gangplank-lint")]
         CommandOutput::Findings(findings) => {
             u8::from(findings.iter().any(|it| it.severity == gangplank_lint::Severity::Error))
         }

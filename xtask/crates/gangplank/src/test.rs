@@ -132,7 +132,7 @@ fn component(ctx: &Context, component: &str, subcommand: &str) -> Result<()> {
     }
 }
 
-#[cfg(feature = "lint")]
+#[cfg(feature = "gangplank-lint")]
 fn without_errors(ctx: &Context, config: &str) -> Result<()> {
     let findings = gangplank_lint::lint_file(&ctx.root.join(config))?;
     match findings.into_iter().find(|finding| finding.severity == gangplank_lint::Severity::Error) {
@@ -144,7 +144,7 @@ fn without_errors(ctx: &Context, config: &str) -> Result<()> {
 }
 
 /// Without the linter a config is only compared with what `ci generate` writes.
-#[cfg(not(feature = "lint"))]
+#[cfg(not(feature = "gangplank-lint"))]
 #[allow(clippy::unnecessary_wraps, reason = "as the other one")]
 fn without_errors(_: &Context, _: &str) -> Result<()> {
     Ok(())

@@ -206,20 +206,27 @@ pub fn vendored(path: &str, text: &str, left_out: &[&str]) -> Result<String> {
         document.remove("lints");
         document.remove("dev-dependencies");
         for name in left_out.iter().map(|dir| format!("gangplank-{dir}")) {
-            table(document.as_table_mut(), "dependencies")?.remove(&name);
-            let Some(features) = document.get_mut("features").and_then(Item::as_table_like_mut) else { continue };
-            // The features stay, empty: the code asks for them, and the project's own manifest may name them.
-            for (_, of) in features.iter_mut() {
-                let is_of_it = |text: &str| {
-                    text.strip_prefix("dep:") == Some(&name) || text.split(['/', '?']).next() == Some(&name)
-                };
-                if let Some(of) = of.as_array_mut() {
-                    of.retain(|item| !item.as_str().is_some_and(is_of_it));
-                }
+            if table(document.as_table_mut(), "dependencies")?.remove(&name).is_some() {
+                without_crate(document, &name)?;
             }
         }
         Ok(())
     })
+}
+
+/// Removes a crate from the features. They stay, even empty: the project's own manifest may name them. The code asks for
+/// the crate by the feature that cargo makes of it, so rustc must know the name.
+fn without_crate(document: &mut DocumentMut, name: &str) -> Result<()> {
+    for (_, of) in table(document.as_table_mut(), "features")?.iter_mut() {
+        if let Some(of) = of.as_array_mut() {
+            of.retain(|item| item.as_str().is_none_or(|text| text.split(['/', '?']).next() != Some(name)));
+        }
+    }
+    let lints = table(table(document.as_table_mut(), "lints")?, "rust")?;
+    let unexpected = table(lints, "unexpected_cfgs")?;
+    unexpected.insert("level", value("warn"));
+    push(array(unexpected, "check-cfg")?, &format!("cfg(feature, values(\"{name}\"))"));
+    Ok(())
 }
 
 /// Inlines inherited values.
@@ -233,6 +240,13 @@ fn own(package: &mut dyn TableLike, more: &[(&str, &str)]) {
     if package.get("publish").is_some_and(|item| !item.is_bool()) {
         package.insert("publish", value(false));
     }
+}
+
+/// Whether a manifest has a feature among its default ones.
+pub fn has_default(text: &str, feature: &str) -> bool {
+    let document: Option<DocumentMut> = text.parse().ok();
+    let default = document.as_ref().and_then(|it| it.get("features")?.get("default")?.as_array());
+    default.into_iter().flatten().any(|it| it.as_str() == Some(feature))
 }
 
 /// The version in a manifest.
@@ -375,10 +389,12 @@ mod tests {
         let ours = include_str!("../../gangplank/Cargo.toml");
         let text = vendored("gangplank/Cargo.toml", ours, &[]).unwrap();
         assert!(!text.contains("workspace") && !text.contains("tempfile"), "{text}");
-        assert!(text.contains("\ns3 = [\"dep:gangplank-bucket\", \"gangplank-local-ci?/s3\"]\n"), "{text}");
-        let text = vendored("gangplank/Cargo.toml", ours, &["local-ci"]).unwrap();
-        assert!(text.contains("\nlocal-ci = []\n") && text.contains("\ns3 = [\"dep:gangplank-bucket\"]\n"), "{text}");
-        assert!(!text.contains("gangplank-local-ci"), "{text}");
+        assert!(text.contains("\ns3 = [\"gangplank-bucket\", \"gangplank-local-ci?/s3\"]\n"), "{text}");
+        let text = vendored("gangplank/Cargo.toml", ours, &["local-ci", "html", "new"]).unwrap();
+        assert!(text.contains("\nlocal-ci = []\n") && text.contains("\ns3 = [\"gangplank-bucket\"]\n"), "{text}");
+        let known =
+            r#"check-cfg = ['cfg(feature, values("gangplank-local-ci"))', 'cfg(feature, values("gangplank-html"))']"#;
+        assert!(text.contains(known), "{text}");
         assert_eq!(version(&text).as_deref(), Some(env!("CARGO_PKG_VERSION")));
     }
 }

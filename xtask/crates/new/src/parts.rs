@@ -9,8 +9,8 @@ use std::path::Path;
 /// A feature of the engine whose crate a copy may lack.
 pub type Part = &'static str;
 
-/// What `new` copies: `ci run` and `report`. The linter of handwritten configs is a fifth of the engine, and buckets are
-/// of use only to those who have one.
+/// What `new` copies: `ci run` and `report`. The linter of handwritten configs is a seventh of the engine, and buckets
+/// are of use only to those who have one.
 pub const USUAL: [Part; 2] = ["html", "local-ci"];
 
 /// The part of that name.
@@ -24,14 +24,13 @@ pub fn part(name: &str) -> Result<Part> {
     }
 }
 
-/// The parts that a project cannot do without, with the reason.
-pub fn needed(handoff: Handoff, launches: bool, has_sites: bool) -> Vec<(Part, &'static str)> {
-    let needs = [
-        (handoff == Handoff::S3, ("s3", "the handoff s3")),
-        (has_sites, ("s3", "a static site")),
-        (launches, ("launch", "the handoff artifacts")),
-    ];
-    needs.into_iter().filter(|(is_needed, _)| *is_needed).map(|(_, need)| need).collect()
+/// The parts that a project with a handoff cannot do without, with the reason. `main_rs` sets `Ci.launch` for artifacts.
+pub fn needed(handoff: Handoff) -> &'static [(Part, &'static str)] {
+    match handoff {
+        Handoff::Workspace => &[],
+        Handoff::Artifacts => &[("launch", "the handoff artifacts")],
+        Handoff::S3 => &[("s3", "the handoff s3")],
+    }
 }
 
 /// The parts of a copy: those of `before`, changed as wanted, and what is needed.
@@ -46,12 +45,13 @@ pub fn parts(before: &[Part], with: &[Part], without: &[Part], needed: &[(Part, 
     Ok(all.chain(needed.iter().map(|(part, _)| *part)).collect())
 }
 
-/// The parts of a project's copy in a directory.
+/// The parts of a project's copy in a directory. A copy from before there were parts had buckets and the usual ones, some
+/// of them in other crates.
 pub fn of_copy(engine: &Path) -> Vec<Part> {
-    // Before buckets were a crate, every copy had them.
+    let has_parts = engine.join("deploy").is_dir() && !engine.join("deploy/src/store/object").is_dir();
     let has =
-        |dir: &str| engine.join(dir).is_dir() || (dir == "bucket" && engine.join("deploy/src/store/object").is_dir());
-    PARTS.iter().filter(|(_, dir)| has(dir)).map(|(part, _)| *part).collect()
+        |part: &str, dir: &str| engine.join(dir).is_dir() || (!has_parts && (part == "s3" || USUAL.contains(&part)));
+    PARTS.iter().filter(|(part, dir)| has(part, dir)).map(|(part, _)| *part).collect()
 }
 
 /// The directories of the crates that a copy with these parts lacks.
@@ -73,16 +73,32 @@ mod tests {
             (&USUAL, &[], &[], Handoff::S3, "html local-ci s3"),
             (&["lint"], &[], &[], Handoff::Workspace, "lint"),
         ] {
-            let parts = parts(before, with, without, &needed(handoff, false, false)).unwrap();
+            let parts = parts(before, with, without, needed(handoff)).unwrap();
             assert_eq!(parts.into_iter().collect::<Vec<_>>().join(" "), want);
         }
-        let launched = parts(&[], &[], &[], &needed(Handoff::Artifacts, true, true)).unwrap();
-        assert_eq!(launched.into_iter().collect::<Vec<_>>(), ["launch", "s3"]);
+        let launched = parts(&[], &[], &[], needed(Handoff::Artifacts)).unwrap();
+        assert_eq!(launched.into_iter().collect::<Vec<_>>(), ["launch"]);
+    }
+
+    #[test]
+    fn parts_of_a_copy_are_its_crates_and_in_older_copies_also_what_had_no_crate() {
+        for (dirs, want) in [
+            (&["deploy"][..], ""),
+            (&["deploy", "lint", "bucket"], "lint s3"),
+            (&["deploy/src/store/object", "local-ci", "lint"], "html lint local-ci s3"),
+            (&["gangplank"], "html local-ci s3"),
+        ] {
+            let copy = tempfile::tempdir().unwrap();
+            for dir in dirs {
+                std::fs::create_dir_all(copy.path().join(dir)).unwrap();
+            }
+            assert_eq!(of_copy(copy.path()).join(" "), want, "{dirs:?}");
+        }
     }
 
     #[test]
     fn contradictions_are_refused() {
-        let error = parts(&USUAL, &[], &["s3"], &needed(Handoff::S3, false, false)).unwrap_err();
+        let error = parts(&USUAL, &[], &["s3"], needed(Handoff::S3)).unwrap_err();
         assert_eq!(error.to_string(), "the handoff s3 needs the part `s3`");
         let error = parts(&USUAL, &["lint"], &["lint"], &[]).unwrap_err();
         assert_eq!(error.to_string(), "`lint` is both in --with and in --without");

@@ -14,12 +14,13 @@ use std::fs;
 use std::path::Path;
 
 pub fn check_target(ctx: &Context, url: &str) -> Result<()> {
-    // Only the features of the project can open those.
     if is_site(url) {
-        return Ok(());
+        return usage(format!("target {url}: a new project has a service, and a static site has none"))
+            .hint("omit it, add --with s3, then follow docs/sites.md")
+            .err();
     }
     let project = Project { app: project::App::DEFAULT, stores: &[], envs: &[], ci: Ci::DEFAULT };
-    Tool::new(ctx, &project).target(url).map(drop)
+    Tool::bare(ctx, &project).target(url).map(drop)
 }
 
 pub fn check_bucket(bucket: &str) -> Result<()> {
@@ -55,7 +56,6 @@ pub fn plan(ctx: &Context, name: &str, options: &NewOptions) -> Result<Plan> {
         return usage("--bucket needs the handoff s3").hint("add --handoff s3").err();
     }
     check_bucket(&bucket)?;
-    let has_sites = envs.iter().flat_map(|env| &env.targets).any(|url| is_site(url));
     let is_vendored = options.engine == Engine::Vendor;
     let selects = !options.with.is_empty() || !options.without.is_empty();
     if selects && !is_vendored {
@@ -63,8 +63,7 @@ pub fn plan(ctx: &Context, name: &str, options: &NewOptions) -> Result<Plan> {
             .hint("omit them, or use --engine vendor")
             .err();
     }
-    let needed = parts::needed(handoff, is_vendored && handoff == Handoff::Artifacts, has_sites);
-    let parts = parts::parts(&parts::USUAL, &options.with, &options.without, &needed)?;
+    let parts = parts::parts(&parts::USUAL, &options.with, &options.without, parts::needed(handoff))?;
     Ok(Plan {
         app: App::sample(name),
         handoff,

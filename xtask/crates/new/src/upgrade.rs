@@ -1,6 +1,7 @@
 //! `new --upgrade`: replaces a vendored engine by the one that runs this command.
 
 use crate::git;
+use crate::manifest;
 use crate::options::{ENGINE_DIR, NewOptions, NewReport};
 use crate::parts;
 use crate::place;
@@ -8,7 +9,7 @@ use crate::place::Staging;
 use crate::steps::{cargo, read_if_there};
 use crate::tree;
 use gangplank_model::error::{CliError, Kind, Result, WithHint, usage};
-use gangplank_system::context::{Context, run_xtask};
+use gangplank_system::context::{Context, PARTS, run_xtask};
 use std::fs;
 use std::path::Path;
 
@@ -38,12 +39,18 @@ pub fn upgrade(ctx: &Context, dir: &Path, force: bool, options: &NewOptions) -> 
         return refuse(ctx, &dir, &edited);
     }
     let before = tree::version_of(&engine);
+    let of_xtask = read_if_there(&dir.join("xtask/Cargo.toml"))?.unwrap_or_default();
+    if options.without.contains(&"s3") && manifest::has_default(&of_xtask, "s3") {
+        return usage("the project uses `s3`: its xtask has it as a default feature")
+            .hint("remove \"s3\" from `default` in xtask/Cargo.toml and the bucket from xtask/src/main.rs first")
+            .err();
+    }
     let parts = parts::parts(&parts::of_copy(&engine), &options.with, &options.without, &[])?;
     let vendored = tree::vendored(&parts)?;
     let same = read_if_there(&engine.join(tree::SUMS))?.map(String::into_bytes).as_ref() == vendored.0.get(tree::SUMS);
     let mut news = news(&read_if_there(&engine.join("CHANGELOG.md"))?.unwrap_or_default(), &vendored.changelog());
     let root = read_if_there(&dir.join("Cargo.toml"))?.unwrap_or_default();
-    news.extend(stale_profiles(&root, &parts::left_out(&parts)));
+    news.extend(profiles(&root, &parts::left_out(&parts)));
     let made = NewReport {
         what: "upgrade",
         name: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -165,11 +172,23 @@ fn regenerate(ctx: &Context, dir: &Path, force: bool) -> Result<()> {
     .err()
 }
 
-/// What to remove from the root manifest, where cargo warns of profiles of crates that are not there.
-fn stale_profiles(root: &str, left_out: &[&str]) -> Option<String> {
-    let names = left_out.iter().map(|dir| format!("gangplank-{dir}"));
-    let named: Vec<_> = names.filter(|name| root.contains(&format!("\n{name} = "))).collect();
-    (!named.is_empty()).then(|| format!("remove from [profile.dev.package] in Cargo.toml: {}", named.join(", ")))
+/// What to change in the root manifest of a project made by `new`, which has a profile for each crate: cargo warns of one
+/// whose crate is not there, and a crate without one compiles slowly.
+fn profiles(root: &str, left_out: &[&str]) -> Vec<String> {
+    if !root.contains("\ngangplank = ") {
+        return vec![];
+    }
+    let names = |is_out: bool| {
+        let dirs = PARTS.iter().map(|(_, dir)| *dir).filter(move |dir| left_out.contains(dir) == is_out);
+        let has = |name: &String| root.contains(&format!("\n{name} = "));
+        dirs.map(|dir| format!("gangplank-{dir}")).filter(|name| has(name) == is_out).collect::<Vec<_>>().join(", ")
+    };
+    [(true, "remove from"), (false, "add, as for gangplank, to")]
+        .into_iter()
+        .map(|(is_out, verb)| (verb, names(is_out)))
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(verb, names)| format!("{verb} [profile.dev.package] in Cargo.toml: {names}"))
+        .collect()
 }
 
 /// Lines of the new changelog that the old one has not, without the frame.
@@ -181,11 +200,20 @@ fn news(old: &str, new: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn profiles_of_crates_that_are_not_there_are_named() {
+    fn profiles_to_remove_and_to_add_are_named() {
         let root = "[profile.dev.package]\ngangplank = { debug = false }\ngangplank-lint = { debug = false }\n";
-        let said = super::stale_profiles(root, &["lint", "html"]);
-        assert_eq!(said.as_deref(), Some("remove from [profile.dev.package] in Cargo.toml: gangplank-lint"));
-        assert_eq!(super::stale_profiles(root, &["html"]), None);
+        let of = "[profile.dev.package] in Cargo.toml: gangplank-";
+        let all = ["bucket", "html", "launch", "lint", "local-ci"];
+        assert_eq!(super::profiles(root, &all), [format!("remove from {of}lint")]);
+        assert!(super::profiles(root, &["bucket", "html", "launch", "local-ci"]).is_empty());
+        assert_eq!(
+            super::profiles(root, &all[2..4]),
+            [
+                format!("remove from {of}lint"),
+                format!("add, as for gangplank, to {of}html, gangplank-local-ci, gangplank-bucket"),
+            ]
+        );
+        assert!(super::profiles("[workspace]\n", &["lint"]).is_empty(), "an xtask of its own has a profile for all");
     }
 
     #[test]

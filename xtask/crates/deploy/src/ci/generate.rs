@@ -25,9 +25,11 @@ pub struct Generated {
 /// The texts of [`CONFIGS`].
 fn texts(ctx: &Context, project: &Project, handoff: Handoff) -> Result<[String; 3]> {
     if project.ci.launch && !ctx.root.join(LAUNCHER).is_file() {
-        return usage(format!("`launch` needs {LAUNCHER}, which this project lacks"))
-            .hint("remove `launch: true` from xtask/src/main.rs, or get it: `cargo xtask new --upgrade DIR --with launch` in a checkout of Gangplank")
-            .err();
+        // An engine that is not a copy has no launcher to get.
+        let get =
+            if is_left_out(&ctx.root, "launch") { format!(", or {}", left_out_hint("launch")) } else { String::new() };
+        let hint = format!("remove `launch: true` from `ci` of xtask/src/main.rs{get}");
+        return usage(format!("`launch` needs {LAUNCHER}, which this project lacks")).hint(hint).err();
     }
     if project.ci.report && is_left_out(&ctx.root, "html") {
         return usage("the jobs that deploy write a report, and this project was made without `html`")

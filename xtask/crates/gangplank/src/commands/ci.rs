@@ -10,7 +10,7 @@ use gangplank_model::ci::workflows;
 use gangplank_model::error::Result;
 use gangplank_model::event::Listener;
 use gangplank_model::project::Handoff;
-#[cfg(feature = "local-ci")]
+#[cfg(feature = "gangplank-local-ci")]
 use gangplank_model::shell::quote;
 use std::path::Path;
 
@@ -33,34 +33,34 @@ pub fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<Co
     }
 }
 
-#[cfg(feature = "lint")]
+#[cfg(feature = "gangplank-lint")]
 fn lint(tool: &Tool, file: Option<&Path>) -> Result<CommandOutput> {
     let file = file.map_or_else(|| tool.ctx.root.join(generate::CONFIGS[0]), Path::to_owned);
     gangplank_lint::lint_file(&file).map(CommandOutput::Findings)
 }
 
-#[cfg(not(feature = "lint"))]
+#[cfg(not(feature = "gangplank-lint"))]
 fn lint(tool: &Tool, _: Option<&Path>) -> Result<CommandOutput> {
     Err(feature::compile_with(tool.ctx, &["gangplank/lint"], "the linter"))
 }
 
-#[cfg(feature = "local-ci")]
+#[cfg(feature = "gangplank-local-ci")]
 fn loopback(tool: &Tool, listener: Listener) -> Result<CommandOutput> {
     let pipeline = workflows::pipeline(tool.project, tool.project.ci.handoff)?;
     gangplank_local_ci::run::serve::serve(tool, &pipeline, listener).map(|()| CommandOutput::Streamed)
 }
 
-#[cfg(not(feature = "local-ci"))]
+#[cfg(not(feature = "gangplank-local-ci"))]
 fn loopback(tool: &Tool, _: Listener) -> Result<CommandOutput> {
     Err(feature::compile_with(tool.ctx, &["gangplank/local-ci"], "local CI"))
 }
 
-#[cfg(feature = "local-ci")]
+#[cfg(feature = "gangplank-local-ci")]
 fn run(tool: &Tool, cli: &Cli, run: &Run) -> Result<CommandOutput> {
     let Tool { ctx, project, .. } = *tool;
     let handoff = run.handoff.unwrap_or(project.ci.handoff);
     let pipeline = workflows::pipeline(project, handoff)?;
-    if handoff == Handoff::S3 && !cfg!(feature = "s3") {
+    if handoff == Handoff::S3 && !cfg!(feature = "gangplank-bucket") {
         return Err(feature::compile_with(ctx, &["s3"], "buckets"));
     }
     let approve = |name: &str| match (cli.global.yes, run.no_approve) {
@@ -86,7 +86,7 @@ fn run(tool: &Tool, cli: &Cli, run: &Run) -> Result<CommandOutput> {
 }
 
 /// The options of this run, for a command that repeats a part of it.
-#[cfg(feature = "local-ci")]
+#[cfg(feature = "gangplank-local-ci")]
 fn flags(run: &Run) -> String {
     let branch = run.branch.iter().map(|name| format!(" --branch {}", quote(name)));
     let handoff = run.handoff.iter().map(|handoff| format!(" --handoff {}", handoff.as_str()));
@@ -94,7 +94,7 @@ fn flags(run: &Run) -> String {
     branch.chain(handoff).chain(set).collect()
 }
 
-#[cfg(not(feature = "local-ci"))]
+#[cfg(not(feature = "gangplank-local-ci"))]
 fn run(tool: &Tool, _: &Cli, run: &Run) -> Result<CommandOutput> {
     let handoff = run.handoff.unwrap_or(tool.project.ci.handoff);
     // Wrong input is refused before anything is compiled.

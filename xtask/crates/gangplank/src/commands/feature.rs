@@ -16,7 +16,7 @@ pub fn compile_with(ctx: &Context, more: &[&str], what: &str) -> anyhow::Error {
     }
     let names = more.iter().map(|feature| feature.trim_start_matches("gangplank/"));
     if let Some(left_out) = names.clone().find(|name| is_left_out(&ctx.root, name)) {
-        return usage(format!("this project was made without `{left_out}`: {what}"))
+        return usage(format!("this project was made without `{left_out}`, which this command needs"))
             .hint(left_out_hint(left_out))
             .into();
     }

@@ -331,7 +331,7 @@ mod tests {
             std::sync::Arc::new(gangplank_model::event::NoSink),
         );
         let scope = Scope {
-            tool: &gangplank_deploy::tool::Tool::new(&ctx, &project),
+            tool: &gangplank_deploy::tool::Tool::bare(&ctx, &project),
             project: &project,
             envs: &[],
             ci: false,

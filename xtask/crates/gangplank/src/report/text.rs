@@ -50,15 +50,15 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
             let state = |changed| if changed { "written" } else { "is up to date" };
             files.iter().map(|it| format!("{} {}\n", it.path.display(), state(it.changed))).collect()
         }
-        #[cfg(feature = "lint")]
+        #[cfg(feature = "gangplank-lint")]
         CommandOutput::Findings(findings) => crate::report::findings::findings(findings, style),
-        #[cfg(feature = "local-ci")]
+        #[cfg(feature = "gangplank-local-ci")]
         CommandOutput::CiRun(run) => crate::report::local_ci::run(run, style),
         CommandOutput::Setup(hosts) => crate::report::setup::setup(hosts),
         CommandOutput::Diagnosis(found) => crate::report::doctor::diagnosis(found, style),
         CommandOutput::Script(it) => it.script.to_owned(),
         CommandOutput::Own(own) => own.text.clone(),
-        #[cfg(feature = "html")]
+        #[cfg(feature = "gangplank-html")]
         CommandOutput::Page(page) => format!("{}\n", page.path.display()),
         #[cfg(feature = "man")]
         CommandOutput::Man(pages) => pages.iter().map(|page| format!("{}\n", page.path.display())).collect(),

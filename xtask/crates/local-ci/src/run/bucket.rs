@@ -4,7 +4,7 @@ use gangplank_model::error::Result;
 use gangplank_model::project::Project;
 use gangplank_system::context::Context;
 use std::path::Path;
-#[cfg(feature = "s3")]
+#[cfg(feature = "gangplank-bucket")]
 use {
     crate::run::ceph::Ceph, gangplank_bucket::object::Bucket, gangplank_bucket::object::settings::of_machine,
     gangplank_system::context::var,
@@ -15,19 +15,19 @@ use {
 pub struct Local {
     /// Variables with its address.
     pub vars: Vec<(String, String)>,
-    #[cfg(feature = "s3")]
+    #[cfg(feature = "gangplank-bucket")]
     _server: Option<Ceph>,
 }
 
 /// Without the feature no bucket is needed.
-#[cfg(not(feature = "s3"))]
+#[cfg(not(feature = "gangplank-bucket"))]
 #[allow(clippy::unnecessary_wraps, reason = "as the other one")]
 pub fn local(_: &Context, _: &Project, _: &Path) -> Result<Local> {
     Ok(Local::default())
 }
 
 /// Starts the servers for the project's buckets.
-#[cfg(feature = "s3")]
+#[cfg(feature = "gangplank-bucket")]
 pub fn local(ctx: &Context, project: &Project, dir: &Path) -> Result<Local> {
     let Some(url) = project.stores.iter().find(|url| url.starts_with("s3://")) else { return Ok(Local::default()) };
     let given =

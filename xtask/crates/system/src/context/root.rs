@@ -17,7 +17,7 @@ pub const PARTS: [(&str, &str); 5] =
 /// Whether the copy of the engine in a project lacks the crate of a feature.
 pub fn is_left_out(root: &Path, feature: &str) -> bool {
     let Some((_, dir)) = PARTS.iter().find(|(name, _)| *name == feature) else { return false };
-    root.join(ENGINE_SUMS).is_file() && !root.join("xtask/crates").join(dir).is_dir()
+    root.join("xtask/crates/gangplank/Cargo.toml").is_file() && !root.join("xtask/crates").join(dir).is_dir()
 }
 
 /// How to get a part of the engine that was left out.
