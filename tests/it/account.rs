@@ -2,7 +2,7 @@
 //! CircleCI gives to each.
 
 use crate::project::{Project, Ran};
-use gangplank_local_ci::loopback::{Definition, Hook, JobStatus, Loopback, MockState, WorkflowStatus};
+use gangplank_loopback::{Definition, Hook, JobStatus, Loopback, MockState, WorkflowStatus};
 use jiff::Timestamp;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -14,7 +14,7 @@ use crate::parts::{ctx, release};
 use gangplank_bundle::release::Release;
 use gangplank_deploy::store::{Put, Store};
 use gangplank_deploy::tool::Tool;
-use gangplank_local_ci::loopback::JobStatus;
+use gangplank_loopback::JobStatus;
 use gangplank_model::error::{Kind, kind_of};
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::manifest::{Head, Manifest};

@@ -6,7 +6,7 @@ use crate::bucket::server::{Fate, Proxy, ceph, fresh_url, with};
 use crate::bucket::{WRITERS, leaked, open, project, project_in};
 use crate::parts::dead;
 use crate::project::Project;
-use gangplank_local_ci::loopback::JobStatus;
+use gangplank_loopback::JobStatus;
 use gangplank_model::owner::Owner;
 use gangplank_model::release::manifest::CiJob;
 use gangplank_model::state::Lock;

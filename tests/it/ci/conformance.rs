@@ -3,7 +3,7 @@
 
 use crate::ci::loopback::{HttpReply, TOKEN, ask, get, post, state};
 use crate::record::skip;
-use gangplank_local_ci::loopback::{JobStatus, Logged, Loopback, WorkflowStatus};
+use gangplank_loopback::{JobStatus, Logged, Loopback, WorkflowStatus};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::ffi::OsString;

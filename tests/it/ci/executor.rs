@@ -3,7 +3,7 @@
 
 use crate::account::{Account, TOKEN};
 use crate::project::Project;
-use gangplank_local_ci::loopback::JobStatus;
+use gangplank_loopback::JobStatus;
 use saphyr_parser::{Event, Parser};
 use serde_json::{Map, Value};
 use std::fs;

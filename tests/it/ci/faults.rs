@@ -2,7 +2,7 @@
 
 use crate::account::{Account, SLUG, project};
 use crate::project::{Project, Ran};
-use gangplank_local_ci::loopback::{Listener, Reply, Request};
+use gangplank_loopback::{Listener, Reply, Request};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -8,7 +8,7 @@ mod requests;
 use crate::account::{Account, Built};
 use crate::ci::executor::yaml;
 use crate::project::Project;
-use gangplank_local_ci::loopback::JobStatus;
+use gangplank_loopback::JobStatus;
 use jiff::SignedDuration;
 use recipe::{ARTICLE, Recipe, state};
 use serde_json::{Value, json};

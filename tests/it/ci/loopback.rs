@@ -1,6 +1,6 @@
 //! The CircleCI on loopback, spoken to as a client does that knows nothing of it: bytes over TCP.
 
-use gangplank_local_ci::loopback::{
+use gangplank_loopback::{
     Credential, Definition, JobStatus, Listener, Logged, Loopback, MockState, Reply, Variable, WorkflowStatus,
 };
 use jiff::Timestamp;

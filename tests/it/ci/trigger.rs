@@ -2,7 +2,7 @@
 
 use crate::account::{Account, SLUG, project};
 use crate::project::{Project, Ran, eventually};
-use gangplank_local_ci::loopback::{JobStatus, WorkflowStatus};
+use gangplank_loopback::{JobStatus, WorkflowStatus};
 use serde_json::json;
 
 fn trigger(p: &Project, account: &Account, line: &str) -> Ran {

@@ -17,7 +17,7 @@ use gangplank_deploy::deploy::notify::Notified;
 use gangplank_deploy::deploy::report::{Diff, FileChange, Listed};
 use gangplank_deploy::handoff::Pruned;
 use gangplank_deploy::store::{Published, RetentionDecision};
-use gangplank_local_ci::loopback::JobStatus;
+use gangplank_loopback::JobStatus;
 use gangplank_model::history::{Took, Verb};
 use gangplank_model::plan::HostPlan;
 use gangplank_model::release::id::ReleaseId;

@@ -3,7 +3,7 @@
 mod refused;
 
 use crate::account::{Account, SLUG, TOKEN, project, vars};
-use gangplank_local_ci::loopback::{JobStatus, Listener, Request};
+use gangplank_loopback::{JobStatus, Listener, Request};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

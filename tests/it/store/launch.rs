@@ -4,7 +4,7 @@ use crate::account::{Account, SLUG, TOKEN, project};
 use crate::project::Project;
 use gangplank_launch::inputs::{Inputs, Variables};
 use gangplank_launch::{circleci, program};
-use gangplank_local_ci::loopback::{JobStatus, Listener, Reply, Request};
+use gangplank_loopback::{JobStatus, Listener, Reply, Request};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;

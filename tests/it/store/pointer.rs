@@ -2,7 +2,7 @@
 
 use crate::account::{Account, Built, SLUG, project};
 use crate::project::{Project, eventually};
-use gangplank_local_ci::loopback::{JobStatus, Variable};
+use gangplank_loopback::{JobStatus, Variable};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -178,7 +178,7 @@ fn publish_whose_write_fails_is_an_error() {
         SLUG,
         Box::new(|request| {
             let is_write = request.method == "POST" && request.path.ends_with("/envvar");
-            is_write.then(|| gangplank_local_ci::loopback::Reply::message(401, "You must log in first."))
+            is_write.then(|| gangplank_loopback::Reply::message(401, "You must log in first."))
         }),
     );
     let one = account.build(&p, "main");

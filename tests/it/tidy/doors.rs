@@ -23,7 +23,7 @@ pub const DOORS: &[(&str, &[&str])] = &[
     ("flate2", &["bundle/members.rs"]),
     ("futures_util", &["bucket/object.rs", "bucket/object/many.rs", "bucket/object/transfer.rs"]),
     ("glob", &["bucket/site/content.rs", "deploy/include.rs", "local-ci/workspace.rs", "new/manifest.rs"]),
-    ("httparse", &["local-ci/loopback/http.rs"]),
+    ("httparse", &["loopback/http.rs"]),
     ("indicatif", &["gangplank/report/term.rs"]),
     ("libc", &["bundle/files.rs"]),
     ("libdeflater", &["bundle/members.rs", "bundle/members/gzip.rs"]),

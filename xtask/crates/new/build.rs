@@ -22,7 +22,7 @@ const TEMPLATE: &[&str] = &[
 
 /// The crates that a project gets a copy of, in `xtask/crates`.
 const CRATES: &[&str] =
-    &["bucket", "bundle", "deploy", "gangplank", "html", "launch", "lint", "local-ci", "model", "system"];
+    &["bucket", "bundle", "deploy", "gangplank", "html", "launch", "lint", "local-ci", "loopback", "model", "system"];
 
 /// What a project gets of each of them.
 const PARTS: &[&str] = &["Cargo.toml", "README.md", "src"];

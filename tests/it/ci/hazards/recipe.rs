@@ -5,7 +5,7 @@ use crate::account::{Account, SLUG, project};
 use crate::ci::executor::yaml;
 use crate::project::{Project, Ran};
 use crate::record::skip;
-use gangplank_local_ci::loopback::Hook;
+use gangplank_loopback::Hook;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;

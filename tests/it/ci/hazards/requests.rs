@@ -4,7 +4,7 @@ use super::recipe::{Recipe, TOKEN, state, world_with};
 use super::{only_the_article_has, ours, two_builds};
 use crate::account::{Account, SLUG, vars};
 use crate::project::{Project, Ran};
-use gangplank_local_ci::loopback::{Credential, JobStatus, Listener, Reply, Request};
+use gangplank_loopback::{Credential, JobStatus, Listener, Reply, Request};
 use std::fs;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};

@@ -4,7 +4,7 @@ use super::{broken, broken_with, checks, run, warned};
 use crate::account::{self, Account, SLUG, TOKEN};
 use crate::ci::with_xtask;
 use crate::project::Project;
-use gangplank_local_ci::loopback::{Body, Reply, Settings};
+use gangplank_loopback::{Body, Reply, Settings};
 use std::time::{Duration, Instant};
 
 fn account_of(p: &mut Project) -> Account {
@@ -28,7 +28,7 @@ fn doctor_of_working_account_sends_only_get_requests() {
     for file in ["rollback", "deploy"] {
         let (id, created_at) = (state.uuid(), state.now());
         let (provider, file_path) = ("github_app".into(), format!(".circleci/{file}.yml"));
-        state.definitions.push(gangplank_local_ci::loopback::Definition {
+        state.definitions.push(gangplank_loopback::Definition {
             id,
             name: file.into(),
             provider,
@@ -37,10 +37,9 @@ fn doctor_of_working_account_sends_only_get_requests() {
         });
     }
     let now = state.now();
-    state.envvars.insert(
-        "LATEST_BUILD_NUM".into(),
-        gangplank_local_ci::loopback::Variable { value: "12".into(), created_at: now },
-    );
+    state
+        .envvars
+        .insert("LATEST_BUILD_NUM".into(), gangplank_loopback::Variable { value: "12".into(), created_at: now });
     drop(state);
     let vars = [&account.laptop()[..], &account::vars(&[("KEY", "v")])].concat();
     let ran = run(&p, "doctor", &vars).code(0);
@@ -113,7 +112,7 @@ fn doctor_with_unusable_token_or_slug_is_broken() {
 fn doctor_with_hanging_or_missing_api_is_broken() {
     let mut p = with_xtask();
     account_of(&mut p);
-    let hangs: gangplank_local_ci::loopback::Hook = Box::new(|_| {
+    let hangs: gangplank_loopback::Hook = Box::new(|_| {
         std::thread::sleep(Duration::from_secs(5));
         None
     });
@@ -126,7 +125,7 @@ fn doctor_with_hanging_or_missing_api_is_broken() {
     let mut elsewhere = slow.laptop();
     elsewhere[0].1 = format!("http://127.0.0.1:{}", crate::project::free_port());
     broken_with(&p, "doctor", &elsewhere, "API: ", "check the network and CIRCLE_HOST");
-    let html: gangplank_local_ci::loopback::Hook = Box::new(|_| {
+    let html: gangplank_loopback::Hook = Box::new(|_| {
         let body = Body::Text { content_type: "text/html".into(), text: "<html>Sign in</html>".into() };
         Some(Reply { status: 200, headers: vec![], body })
     });

@@ -2,7 +2,7 @@
 
 use crate::account::{Account, project};
 use crate::project::Project;
-use gangplank_local_ci::loopback::{JobStatus, WorkflowStatus};
+use gangplank_loopback::{JobStatus, WorkflowStatus};
 use std::fs;
 
 /// What is wrong with the account, the command, the exit code, a piece of the error, a piece of the hint.

@@ -4,7 +4,7 @@ use crate::compare::{Compare, Row};
 use crate::options::Options;
 use crate::tools::{CARGO, baseline, cargo};
 use gangplank_launch::{circleci, program};
-use gangplank_local_ci::loopback::{JobStatus, Loopback, MockState, WorkflowStatus};
+use gangplank_loopback::{JobStatus, Loopback, MockState, WorkflowStatus};
 use gangplank_model::ci::pipeline::LAUNCHER;
 use gangplank_model::error::{Result, failed};
 use gangplank_system::context::{Context, Input};

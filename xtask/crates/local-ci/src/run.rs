@@ -1,5 +1,6 @@
 //! `ci run`: runs the pipeline on this machine, without Docker. Each job gets a clean checkout of HEAD, CircleCI's
-//! variables, a loopback API that knows the local runs, and the files that other jobs persisted or stored.
+//! variables, and the files that other jobs persisted or stored. With the handoff `artifacts`, `gangplank-loopback` plays
+//! CircleCI's API.
 //!
 //! Not imitated: images and resource classes, contexts (replaced by the environment of this shell, except for the API
 //! token), serial groups (jobs and workflows run one after another), and cargo's caches (replaced by cargo's own on
@@ -7,12 +8,12 @@
 
 pub mod bucket;
 pub mod ceph;
-mod cloud;
+pub mod cloud;
 mod job;
+pub mod numbers;
 mod ports;
-pub mod serve;
 
-use crate::run::cloud::{Cloud, Running};
+use crate::run::cloud::{Cloud, Open, Opening, Running, WorkflowEnd};
 use crate::workspace::Layers;
 use gangplank_deploy::deploy::report;
 use gangplank_deploy::tool::Tool;
@@ -25,7 +26,6 @@ use gangplank_model::release::manifest::Commit;
 use gangplank_system::context::Context;
 use gangplank_system::git;
 use serde::Serialize;
-use serde_json::Value;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,8 @@ pub struct Options<'a> {
     pub approve: &'a dyn Fn(&str) -> Result<bool>,
     /// These options as words of the command line, for hints: empty, or ` --handoff s3`.
     pub flags: &'a str,
+    /// How the state of earlier runs is opened: with CircleCI's API, or only with numbers.
+    pub open: Open,
     /// Whether the output of jobs is shown as they run; otherwise only that of a step that fails.
     pub shows_output: bool,
 }
@@ -101,7 +103,7 @@ struct Run<'a> {
     branch: &'a str,
     dir: PathBuf,
     layers: Layers,
-    cloud: &'a Cloud,
+    cloud: &'a dyn Cloud,
     running: Running,
     /// See [`Options::flags`].
     flags: &'a str,
@@ -132,19 +134,15 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
     let before = live(tool)?;
     let local = bucket::local(ctx, project, &dir)?;
     let extra_vars = &local.vars;
-    let cloud = Cloud::open(ctx, project, pipeline, &commit, &branch, &dir)?;
-    let id = if options.set.is_empty() {
-        cloud.push(&branch, &commit)
-    } else {
-        let parameters = options.set.iter().map(|(name, value)| (name.clone(), value.clone().into()));
-        cloud.trigger(ctx, &branch, &Value::Object(parameters.collect()))?
-    };
+    let cloud = (options.open)(&Opening { ctx, project, pipeline, commit: &commit, branch: &branch, dir: &dir })?;
+    let parameters = options.set.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+    let id = cloud.start_pipeline(ctx, (!options.set.is_empty()).then(|| parameters.collect()))?;
     let mut jobs: Vec<JobEnd> = Vec::new();
     let mut failure = None;
     for workflow in workflows {
         let layers = Layers::new(dir.join("layers").join(&workflow.name));
-        let running = cloud.begin(&id, workflow);
-        let (dir, values, commit, cloud) = (dir.clone(), &values, &commit, &cloud);
+        let running = cloud.start_workflow(&id, workflow);
+        let (dir, values, commit, cloud) = (dir.clone(), &values, &commit, &*cloud);
         let run = Run {
             extra_vars,
             ctx,
@@ -161,7 +159,7 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
             shows_output: options.shows_output,
         };
         let (ends, failed) = run.jobs(&wanted, options.approve);
-        cloud.finish(&run.running, failed.is_some(), ends.iter().any(|end| end.status == "on hold"), ctx.interrupted());
+        cloud.end_workflow(&run.running, workflow_end(ctx.interrupted(), failed.is_some(), &ends));
         jobs.extend(ends);
         failure = failed;
         if failure.is_some() {
@@ -177,6 +175,15 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
     }
     let now = live(tool)?;
     Ok(CiRun { commit: commit.sha.clone(), changed: now != before, branch, jobs, live: now })
+}
+
+fn workflow_end(is_stopped: bool, has_failed: bool, ends: &[JobEnd]) -> WorkflowEnd {
+    match (is_stopped, has_failed) {
+        (true, _) => WorkflowEnd::Stopped,
+        (_, true) => WorkflowEnd::Failed,
+        _ if ends.iter().any(|end| end.status == "on hold") => WorkflowEnd::OnHold,
+        _ => WorkflowEnd::Success,
+    }
 }
 
 fn branch(options: &Options, commit: &Commit) -> Result<String> {
@@ -215,7 +222,7 @@ fn wanted<'a>(pipeline: &'a Pipeline, values: &Values, job: Option<&str>) -> Res
 }
 
 /// Locks the directory: two runs in one checkout would overwrite each other's jobs.
-fn alone(dir: &Path) -> Result<File> {
+pub fn alone(dir: &Path) -> Result<File> {
     let what = || format!("cannot make {}", dir.display());
     fs::create_dir_all(dir).with_hint(error::Kind::Failed, what, || "check its permissions".into())?;
     let file = File::create(dir.join("lock"))?;

@@ -28,7 +28,7 @@ pub fn part(name: &str) -> Result<Part> {
 pub fn needed(handoff: Handoff) -> &'static [(Part, &'static str)] {
     match handoff {
         Handoff::Workspace => &[],
-        Handoff::Artifacts => &[("launch", "the handoff artifacts")],
+        Handoff::Artifacts => &[("launch", "the handoff artifacts"), ("loopback", "the handoff artifacts")],
         Handoff::S3 => &[("s3", "the handoff s3")],
     }
 }
@@ -42,15 +42,24 @@ pub fn parts(before: &[Part], with: &[Part], without: &[Part], needed: &[(Part, 
         return usage(format!("`{part}` is both in --with and in --without")).hint("use one of them").err();
     }
     let all = before.iter().chain(with).filter(|part| !without.contains(part)).copied();
-    Ok(all.chain(needed.iter().map(|(part, _)| *part)).collect())
+    let mut all: BTreeSet<_> = all.chain(needed.iter().map(|(part, _)| *part)).collect();
+    // The loopback API serves local runs.
+    if with.contains(&"loopback") && !without.contains(&"local-ci") {
+        all.insert("local-ci");
+    } else if !all.contains("local-ci") {
+        all.remove("loopback");
+    }
+    Ok(all)
 }
 
-/// The parts of a project's copy in a directory. A copy from before there were parts had buckets and the usual ones, some
-/// of them in other crates.
+/// The parts of a project's copy in a directory. Older copies had some of them in other crates.
 pub fn of_copy(engine: &Path) -> Vec<Part> {
     let has_parts = engine.join("deploy").is_dir() && !engine.join("deploy/src/store/object").is_dir();
-    let has =
-        |part: &str, dir: &str| engine.join(dir).is_dir() || (!has_parts && (part == "s3" || USUAL.contains(&part)));
+    let has = |part: &str, dir: &str| {
+        engine.join(dir).is_dir()
+            || (!has_parts && (part == "s3" || USUAL.contains(&part)))
+            || (part == "loopback" && (!has_parts || engine.join("local-ci/src/loopback").is_dir()))
+    };
     PARTS.iter().filter(|(part, dir)| has(part, dir)).map(|(part, _)| *part).collect()
 }
 
@@ -71,13 +80,14 @@ mod tests {
             (&USUAL, &["lint"], &["html"], Handoff::Workspace, "lint local-ci"),
             (&USUAL, &[], &["html", "local-ci"], Handoff::Workspace, ""),
             (&USUAL, &[], &[], Handoff::S3, "html local-ci s3"),
+            (&USUAL, &[], &[], Handoff::Artifacts, "html launch local-ci loopback"),
+            (&USUAL, &[], &["local-ci"], Handoff::Artifacts, "html launch"),
+            (&[], &["loopback"], &[], Handoff::Workspace, "local-ci loopback"),
             (&["lint"], &[], &[], Handoff::Workspace, "lint"),
         ] {
             let parts = parts(before, with, without, needed(handoff)).unwrap();
             assert_eq!(parts.into_iter().collect::<Vec<_>>().join(" "), want);
         }
-        let launched = parts(&[], &[], &[], needed(Handoff::Artifacts)).unwrap();
-        assert_eq!(launched.into_iter().collect::<Vec<_>>(), ["launch"]);
     }
 
     #[test]
@@ -85,8 +95,10 @@ mod tests {
         for (dirs, want) in [
             (&["deploy"][..], ""),
             (&["deploy", "lint", "bucket"], "lint s3"),
-            (&["deploy/src/store/object", "local-ci", "lint"], "html lint local-ci s3"),
-            (&["gangplank"], "html local-ci s3"),
+            (&["deploy", "local-ci"], "local-ci"),
+            (&["deploy", "local-ci/src/loopback"], "local-ci loopback"),
+            (&["deploy/src/store/object", "local-ci", "lint"], "html lint local-ci loopback s3"),
+            (&["gangplank"], "html local-ci loopback s3"),
         ] {
             let copy = tempfile::tempdir().unwrap();
             for dir in dirs {
@@ -103,6 +115,6 @@ mod tests {
         let error = parts(&USUAL, &["lint"], &["lint"], &[]).unwrap_err();
         assert_eq!(error.to_string(), "`lint` is both in --with and in --without");
         let error = part("linter").unwrap_err();
-        assert_eq!(hint_of(&error), Some("use html, launch, lint, local-ci, s3"));
+        assert_eq!(hint_of(&error), Some("use html, launch, lint, local-ci, loopback, s3"));
     }
 }

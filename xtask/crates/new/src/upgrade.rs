@@ -203,14 +203,14 @@ mod tests {
     fn profiles_to_remove_and_to_add_are_named() {
         let root = "[profile.dev.package]\ngangplank = { debug = false }\ngangplank-lint = { debug = false }\n";
         let of = "[profile.dev.package] in Cargo.toml: gangplank-";
-        let all = ["bucket", "html", "launch", "lint", "local-ci"];
+        let all = ["bucket", "html", "launch", "lint", "local-ci", "loopback"];
         assert_eq!(super::profiles(root, &all), [format!("remove from {of}lint")]);
-        assert!(super::profiles(root, &["bucket", "html", "launch", "local-ci"]).is_empty());
+        assert!(super::profiles(root, &["bucket", "html", "launch", "local-ci", "loopback"]).is_empty());
         assert_eq!(
             super::profiles(root, &all[2..4]),
             [
                 format!("remove from {of}lint"),
-                format!("add, as for gangplank, to {of}html, gangplank-local-ci, gangplank-bucket"),
+                format!("add, as for gangplank, to {of}html, gangplank-local-ci, gangplank-loopback, gangplank-bucket"),
             ]
         );
         assert!(super::profiles("[workspace]\n", &["lint"]).is_empty(), "an xtask of its own has a profile for all");

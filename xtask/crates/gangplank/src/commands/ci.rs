@@ -10,9 +10,12 @@ use gangplank_model::ci::workflows;
 use gangplank_model::error::Result;
 use gangplank_model::event::Listener;
 use gangplank_model::project::Handoff;
-#[cfg(feature = "gangplank-local-ci")]
-use gangplank_model::shell::quote;
 use std::path::Path;
+#[cfg(feature = "gangplank-local-ci")]
+use {
+    gangplank_local_ci::run::{cloud::Open, numbers},
+    gangplank_model::shell::quote,
+};
 
 /// Runs a command below `ci`.
 pub fn ci(tool: &Tool, cli: &Cli, listener: Listener, command: &Ci) -> Result<CommandOutput> {
@@ -44,16 +47,22 @@ fn lint(tool: &Tool, _: Option<&Path>) -> Result<CommandOutput> {
     Err(feature::compile_with(tool.ctx, &["gangplank/lint"], "the linter"))
 }
 
-#[cfg(feature = "gangplank-local-ci")]
+#[cfg(feature = "gangplank-loopback")]
 fn loopback(tool: &Tool, listener: Listener) -> Result<CommandOutput> {
     let pipeline = workflows::pipeline(tool.project, tool.project.ci.handoff)?;
-    gangplank_local_ci::run::serve::serve(tool, &pipeline, listener).map(|()| CommandOutput::Streamed)
+    gangplank_loopback::serve::serve(tool, &pipeline, listener).map(|()| CommandOutput::Streamed)
 }
 
-#[cfg(not(feature = "gangplank-local-ci"))]
+#[cfg(not(feature = "gangplank-loopback"))]
 fn loopback(tool: &Tool, _: Listener) -> Result<CommandOutput> {
-    Err(feature::compile_with(tool.ctx, &["gangplank/local-ci"], "local CI"))
+    Err(feature::compile_with(tool.ctx, &["gangplank/loopback"], "CircleCI's API on loopback"))
 }
+
+/// How local runs open CircleCI's API, if it is compiled in.
+#[cfg(feature = "gangplank-loopback")]
+const WITH_API: Option<Open> = Some(gangplank_loopback::cloud::open);
+#[cfg(all(feature = "gangplank-local-ci", not(feature = "gangplank-loopback")))]
+const WITH_API: Option<Open> = None;
 
 #[cfg(feature = "gangplank-local-ci")]
 fn run(tool: &Tool, cli: &Cli, run: &Run) -> Result<CommandOutput> {
@@ -63,6 +72,11 @@ fn run(tool: &Tool, cli: &Cli, run: &Run) -> Result<CommandOutput> {
     if handoff == Handoff::S3 && !cfg!(feature = "gangplank-bucket") {
         return Err(feature::compile_with(ctx, &["s3"], "buckets"));
     }
+    // Only this handoff is by the API.
+    let open = if handoff == Handoff::Artifacts { WITH_API } else { Some(numbers::open as Open) };
+    let Some(open) = open else {
+        return Err(feature::compile_with(ctx, &["gangplank/loopback"], "CircleCI's API on loopback"));
+    };
     let approve = |name: &str| match (cli.global.yes, run.no_approve) {
         (true, _) => Ok(true),
         (_, true) => Ok(false),
@@ -80,6 +94,7 @@ fn run(tool: &Tool, cli: &Cli, run: &Run) -> Result<CommandOutput> {
         set: &run.set,
         approve: &approve,
         flags: &flags(run),
+        open,
         shows_output: cli.global.verbose > 0,
     };
     gangplank_local_ci::run::run(tool, &pipeline, &options).map(CommandOutput::CiRun)
@@ -101,7 +116,8 @@ fn run(tool: &Tool, _: &Cli, run: &Run) -> Result<CommandOutput> {
     workflows::pipeline(tool.project, handoff)?;
     let features: &[_] = match handoff {
         Handoff::S3 => &["gangplank/local-ci", "s3"],
-        Handoff::Workspace | Handoff::Artifacts => &["gangplank/local-ci"],
+        Handoff::Artifacts => &["gangplank/loopback"],
+        Handoff::Workspace => &["gangplank/local-ci"],
     };
     Err(feature::compile_with(tool.ctx, features, "local CI"))
 }

@@ -47,7 +47,7 @@ impl Run<'_> {
                 }
             };
             let ms = ms_since(started);
-            self.cloud.end(&self.running, job, status);
+            self.cloud.end_job(&self.running, job, status);
             self.ctx.emit(Event::JobEnded { job: job.name.clone(), ms, status: status.into() });
             jobs.push(JobEnd { job: job.name.clone(), status, ms });
         }
@@ -80,7 +80,7 @@ impl Run<'_> {
             || format!("cannot make {}", dir.display()),
             || "check its permissions".into(),
         )?;
-        let started = self.cloud.start(&self.running, job);
+        let started = self.cloud.start_job(&self.running, job);
         let variables = work.variables(self.values);
         let mut done = Ok(());
         for step in &work.steps {
@@ -229,11 +229,13 @@ impl Run<'_> {
     }
 }
 
-/// The features of the xtask in jobs, of those of this process: all but this crate's own, so that `cargo xtask` compiles
-/// what it does on CircleCI.
+/// The features of `ci run`.
+const OWN: [&str; 2] = ["gangplank/local-ci", "gangplank/loopback"];
+
+/// The features of the xtask in jobs, of those of this process: all but [`OWN`], so that `cargo xtask` compiles what it
+/// does on CircleCI.
 fn features_of_jobs(ours: Option<&str>) -> Option<String> {
-    let features: Vec<_> =
-        ours.into_iter().flat_map(|ours| ours.split(',')).filter(|it| *it != "gangplank/local-ci").collect();
+    let features: Vec<_> = ours.into_iter().flat_map(|ours| ours.split(',')).filter(|it| !OWN.contains(it)).collect();
     (!features.is_empty()).then(|| features.join(","))
 }
 
@@ -253,7 +255,7 @@ mod tests {
     fn jobs_have_the_features_but_local_ci() {
         assert_eq!(features_of_jobs(None), None);
         assert_eq!(features_of_jobs(Some("gangplank/local-ci")), None);
-        assert_eq!(features_of_jobs(Some("gangplank/local-ci,s3")).as_deref(), Some("s3"));
+        assert_eq!(features_of_jobs(Some("gangplank/local-ci,gangplank/loopback,s3")).as_deref(), Some("s3"));
         assert_eq!(features_of_jobs(Some("s3")).as_deref(), Some("s3"));
     }
 }

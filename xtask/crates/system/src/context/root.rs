@@ -11,8 +11,14 @@ const XTASK_MANIFEST: &str = "xtask/Cargo.toml";
 pub const ENGINE_SUMS: &str = "xtask/crates/SHA256SUMS";
 
 /// The features of the engine that a copy may lack, with the directory of the crate of each.
-pub const PARTS: [(&str, &str); 5] =
-    [("html", "html"), ("launch", "launch"), ("lint", "lint"), ("local-ci", "local-ci"), ("s3", "bucket")];
+pub const PARTS: [(&str, &str); 6] = [
+    ("html", "html"),
+    ("launch", "launch"),
+    ("lint", "lint"),
+    ("local-ci", "local-ci"),
+    ("loopback", "loopback"),
+    ("s3", "bucket"),
+];
 
 /// Whether the copy of the engine in a project lacks the crate of a feature.
 pub fn is_left_out(root: &Path, feature: &str) -> bool {

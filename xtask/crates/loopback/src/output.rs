@@ -1,10 +1,10 @@
 //! Artifact URLs: the API's host requires a token and redirects to storage, which rejects one.
 
-use crate::loopback::auth::authenticate;
-use crate::loopback::call::Call;
-use crate::loopback::message::{Listener, Reply, Request};
-use crate::loopback::mock_state::{Artifact, Job, MockState};
-use crate::loopback::percent::{decode, encode};
+use crate::auth::authenticate;
+use crate::call::Call;
+use crate::message::{Listener, Reply, Request};
+use crate::mock_state::{Artifact, Job, MockState};
+use crate::percent::{decode, encode};
 use gangplank_model::release::digest;
 use std::hash::{BuildHasher, RandomState};
 

@@ -1,11 +1,11 @@
 //! The server: two listeners, a thread for each connection, and the way of a request through hook, handlers and log.
 
-use crate::loopback::auth::{has_token, kind_of_credential};
-use crate::loopback::call::Call;
-use crate::loopback::log::Logged;
-use crate::loopback::message::{Body, Listener, Reply, Request};
-use crate::loopback::mock_state::MockState;
-use crate::loopback::{api, http, output, v1};
+use crate::auth::{has_token, kind_of_credential};
+use crate::call::Call;
+use crate::log::Logged;
+use crate::message::{Body, Listener, Reply, Request};
+use crate::mock_state::MockState;
+use crate::{api, http, output, v1};
 use gangplank_model::error::{Kind, Result, WithHint};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};

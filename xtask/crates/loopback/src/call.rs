@@ -1,7 +1,7 @@
 //! A request on its way through the handlers, and what all handlers share: pages, JSON bodies, and the project's slug.
 
-use crate::loopback::message::{Reply, Request};
-use crate::loopback::mock_state::MockState;
+use crate::message::{Reply, Request};
+use crate::mock_state::MockState;
 use gangplank_model::error::Result;
 use gangplank_model::release::digest;
 use serde_json::{Map, Value, json};

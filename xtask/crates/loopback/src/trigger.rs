@@ -1,8 +1,8 @@
 //! The two routes that start a pipeline, and the definitions used by the newer one.
 
-use crate::loopback::call::{Call, Handled, is_project};
-use crate::loopback::message::Reply;
-use crate::loopback::mock_state::MockState;
+use crate::call::{Call, Handled, is_project};
+use crate::message::Reply;
+use crate::mock_state::MockState;
 use gangplank_model::error::Result;
 use serde_json::{Map, Value, json};
 

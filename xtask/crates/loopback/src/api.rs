@@ -1,9 +1,9 @@
 //! API v2 as a table of routes. A new route is a row of `ROUTES` and a handler in `v2`, `about` or `trigger`.
 
-use crate::loopback::auth::authenticate;
-use crate::loopback::call::{Call, Handled, is_project};
-use crate::loopback::message::Reply;
-use crate::loopback::{about, trigger, v2};
+use crate::auth::authenticate;
+use crate::call::{Call, Handled, is_project};
+use crate::message::Reply;
+use crate::{about, trigger, v2};
 
 type Handler = fn(&mut Call) -> Handled;
 

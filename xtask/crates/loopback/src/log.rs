@@ -1,7 +1,7 @@
 //! The log of requests, for tests.
 
-use crate::loopback::auth::Credential;
-use crate::loopback::message::Listener;
+use crate::auth::Credential;
+use crate::message::Listener;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Credentials of requests: which kind, and whether they are valid.
 
-use crate::loopback::message::{Reply, Request};
-use crate::loopback::mock_state::MockState;
+use crate::message::{Reply, Request};
+use crate::mock_state::MockState;
 use gangplank_model::error::Result;
 
 /// The kind of a request's credential.

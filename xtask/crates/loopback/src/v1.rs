@@ -1,11 +1,11 @@
 //! The part of API v1.1 that other clients still use: builds, their artifacts, the latest artifacts of a branch, and
 //! the variables of a project.
 
-use crate::loopback::auth::authenticate;
-use crate::loopback::call::{Call, Handled};
-use crate::loopback::message::{Body, Reply};
-use crate::loopback::mock_state::{Job, JobStatus, MockState};
-use crate::loopback::{output, v2};
+use crate::auth::authenticate;
+use crate::call::{Call, Handled};
+use crate::message::{Body, Reply};
+use crate::mock_state::{Job, JobStatus, MockState};
+use crate::{output, v2};
 use serde_json::{Value, json};
 
 /// The default and maximum number of builds in a list, as documented for API v1.1.

@@ -1,8 +1,8 @@
 //! HTTP/1.1: reads a request from a connection and writes its response. One request per connection, so that an idle
 //! client blocks nothing.
 
-use crate::loopback::message::{Body, Listener, Reply, Request};
-use crate::loopback::percent::decode;
+use crate::message::{Body, Listener, Reply, Request};
+use crate::percent::decode;
 use gangplank_model::error::Result;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

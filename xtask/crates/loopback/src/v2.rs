@@ -1,9 +1,9 @@
 //! The answers of API v2, field by field as in the specification.
 
-use crate::loopback::call::{Call, Handled, is_uuid};
-use crate::loopback::message::Reply;
-use crate::loopback::mock_state::{Job, JobStatus, MockState, Pipeline, Variable, Workflow, WorkflowStatus};
-use crate::loopback::output;
+use crate::call::{Call, Handled, is_uuid};
+use crate::message::Reply;
+use crate::mock_state::{Job, JobStatus, MockState, Pipeline, Variable, Workflow, WorkflowStatus};
+use crate::output;
 use gangplank_model::error::Result;
 use serde_json::{Value, json};
 

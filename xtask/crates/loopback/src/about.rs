@@ -1,8 +1,8 @@
 //! The API's answers about a project: settings, contexts of its organization, and components of the Deploys page.
 
-use crate::loopback::call::{Call, Handled, is_project};
-use crate::loopback::message::Reply;
-use crate::loopback::mock_state::MockState;
+use crate::call::{Call, Handled, is_project};
+use crate::message::Reply;
+use crate::mock_state::MockState;
 use gangplank_model::release::digest;
 use jiff::Timestamp;
 use serde_json::{Value, json};
