@@ -1,6 +1,6 @@
 //! Projects whose copy of the engine lacks parts, or has more.
 
-use super::{git, make, names};
+use super::{command, git, make, names, ran};
 use std::fs;
 use std::path::Path;
 
@@ -38,6 +38,10 @@ fn new_copies_the_parts_that_a_project_needs() {
         for part in ["bucket", "html", "launch", "lint", "local-ci", "loopback"] {
             let has = want.split(' ').any(|it| it == part);
             assert_eq!(root.contains(&format!("\ngangplank-{part} = ")), has, "{name}: cargo warns of {part}");
+        }
+        if want.contains("bucket") {
+            let upgrade = ["new", "--upgrade", &project.display().to_string(), "--without", "s3"];
+            ran(command(&upgrade)).fails(2, "the project uses `s3`", "from `default` in xtask/Cargo.toml");
         }
         let default = fs::read_to_string(project.join("xtask/Cargo.toml")).unwrap().contains(r#"default = ["s3"]"#);
         assert_eq!(default, want.contains("bucket"), "{name}");

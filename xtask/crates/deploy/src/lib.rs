@@ -1,6 +1,7 @@
 //! Stores, hosts, and the commands that build, store and deploy a release.
 //!
-//! - [`store::Store`] keeps whole releases: a directory, CircleCI's workspace or artifacts, a bucket.
+//! - [`store::Store`] keeps whole releases: a directory, CircleCI's workspace or artifacts. Stores in buckets are in
+//!   `gangplank-bucket`.
 //! - [`host::Target`] has several releases installed and one live; [`host::directory::HostTarget`] is every host with a
 //!   shell: on this machine, over ssh, or through a program such as sudo.
 //! - [`deploy`](mod@deploy): deploy, promote, rollback, prune, start, stop, logs, status.

@@ -40,7 +40,9 @@
 //! | `gangplank-bundle` | release bundles: packed, checked, compared, unpacked |
 //! | `gangplank-system` | processes, git, HTTP, CircleCI's API, this machine |
 //! | `gangplank-deploy` | stores, hosts and the commands that build, store and deploy |
-//! | `gangplank-lint`, `gangplank-local-ci`, `gangplank-html` | `ci lint`, `ci run`, `report`: features `lint`, `local-ci`, `html`, compiled when used |
+//! | `gangplank-bucket` | stores in buckets and static sites: feature `s3` |
+//! | `gangplank-lint`, `gangplank-html`, `gangplank-launch` | `ci lint`, `report`, jobs on request without a compiler: features `lint`, `html`, `launch`, compiled when used |
+//! | `gangplank-local-ci`, `gangplank-loopback` | `ci run`, with CircleCI's API where the handoff needs it: features `local-ci`, `loopback`, compiled when used |
 //!
 //! Below this crate only the output of programs, such as cargo, is printed: a command emits events
 //! ([`prelude::Context`]) and returns one answer, which is rendered here as text or JSON. ARCHITECTURE.md in the
