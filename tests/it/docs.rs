@@ -120,7 +120,7 @@ impl Scene {
     }
 }
 
-/// Runs a command and types the next answer whenever a question waits for one.
+/// Runs a command and types the next answer whenever a question waits for one. Each answer has its question.
 fn typed(mut command: Command, answers: &[String]) -> (i32, String) {
     let mut child = command.spawn().unwrap();
     let (mut stdin, mut stdout) = (child.stdin.take(), child.stdout.take().unwrap());
@@ -142,7 +142,9 @@ fn typed(mut command: Command, answers: &[String]) -> (i32, String) {
             stdin.write_all(format!("{answer}\n").as_bytes()).unwrap();
         }
     }
-    (child.wait().unwrap().code().unwrap_or(-1), String::from_utf8_lossy(&printed).into_owned())
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    assert_eq!(answers.next(), None, "nothing asked for this answer:\n{printed}");
+    (child.wait().unwrap().code().unwrap_or(-1), printed)
 }
 
 /// A line as it stays on a terminal: without escape sequences, and what was drawn last over itself.
@@ -157,12 +159,20 @@ fn plain(line: &str) -> String {
     text.split('\r').rfind(|drawn| !drawn.trim().is_empty()).unwrap_or_default().to_owned()
 }
 
+/// Whether a word differs from run to run: a number, a commit, a URL with a port, a file named by an id. Not `web1`.
+fn is_number(word: &str) -> bool {
+    let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let is_hex = word.len() >= 7 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    is_hex || word.starts_with(|c: char| c.is_ascii_digit()) || digits > 3
+}
+
 /// A line without what differs from run to run: numbers, ids, durations, sizes, and spaces.
 fn normalized(line: &str) -> String {
     let units = ["ms", "s", "min", "h", "d", "B", "KiB", "MiB", "GiB"];
     let mut words: Vec<&str> = Vec::new();
     for word in line.split_whitespace() {
-        let is_number = word.contains(|c: char| c.is_ascii_digit());
+        let is_number = is_number(word);
         let word = if is_number { "#" } else { word };
         let follows = words.last() == Some(&"#");
         if !(follows && (is_number || units.contains(&word))) {
@@ -252,5 +262,7 @@ fn shown_lines_are_compared_without_numbers() {
     let drawn = "\r\x1b[K\x1b[?7l  -  check  0 s\x1b[?7h\r\r\x1b[K\x1b[?7l\x1b[?7h  ok  check  2 min 51 s\r\n";
     assert_eq!(missing(&shown("  ok  check  760 ms"), drawn), None);
     assert_eq!(missing(&shown("check failed 37.3 s"), printed).unwrap(), "check failed 37.3 s");
+    assert_eq!(missing(&shown("web1 installed 1 s"), "web2 installed 1 s").unwrap(), "web1 installed 1 s");
+    assert_eq!(missing(&shown("abcdef0 at http://127.0.0.1:4000/"), "1234567 at http://127.0.0.1:4711/"), None);
     assert_eq!(missing(&shown("check success 1 s\nJOB STATUS TIME"), printed).unwrap(), "JOB STATUS TIME");
 }

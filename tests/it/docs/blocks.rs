@@ -1,7 +1,7 @@
 //! The command blocks of a guide, and the marks before them.
 //!
-//! A command block is indented or fenced, and its first word is a program. Comments on the lines before a block say what
-//! is not visible in it:
+//! A command block is indented, or fenced as `sh`, and its first word is a program: other text has a fence with another
+//! name. Comments on the lines before a block say what is not visible in it:
 //!
 //! ```text
 //! <!-- not run: REASON -->            the block is not executed
@@ -29,6 +29,8 @@ pub enum Mark {
 pub struct Block {
     /// The number of its first line, from 1.
     pub line: usize,
+    /// The word after the fence; none of an indented block.
+    pub language: Option<String>,
     pub marks: Vec<Mark>,
     pub lines: Vec<String>,
 }
@@ -37,6 +39,19 @@ impl Block {
     pub fn is_commands(&self) -> bool {
         let first = self.lines.first().and_then(|line| line.split_whitespace().next());
         first.is_some_and(|word| PROGRAMS.contains(&word))
+    }
+
+    /// Fails for a block that looks like commands and is none, and for a mark of a line that is not there.
+    fn check(&self) -> Result<(), String> {
+        let is_shell = self.language.as_deref().is_none_or(|name| ["", "sh", "bash", "console"].contains(&name));
+        let is_other = self.marks.iter().any(|mark| matches!(mark, Mark::Shows | Mark::NotRun(_)));
+        if is_shell && !is_other && !self.is_commands() {
+            return Err(format!("line {}: its first word is no program of PROGRAMS: fence it as `text`", self.line));
+        }
+        match self.marks.iter().filter_map(Mark::left_out).find(|line| !(1..=self.lines.len()).contains(line)) {
+            Some(line) => Err(format!("line {}: the block has no line {line}", self.line)),
+            None => Ok(()),
+        }
     }
 
     /// The reason for which nothing of it is run.
@@ -99,18 +114,24 @@ impl Mark {
 
 /// The blocks of a guide, in order.
 pub fn blocks(text: &str) -> Result<Vec<Block>, String> {
-    let (mut all, mut marks, mut fence) = (Vec::<Block>::new(), Vec::new(), false);
+    let (mut all, mut marks) = (Vec::<Block>::new(), Vec::new());
+    let mut fence: Option<String> = None;
     let mut open: Option<Block> = None;
     for (n, line) in text.lines().enumerate() {
-        let is_fence = line.starts_with("```");
-        let inside = (fence && !is_fence) || (!fence && line.starts_with("    "));
+        let language = line.strip_prefix("```");
+        let is_fence = language.is_some();
+        let inside = if fence.is_some() { !is_fence } else { line.starts_with("    ") };
         if inside {
-            let block =
-                open.get_or_insert_with(|| Block { line: n + 1, marks: std::mem::take(&mut marks), lines: vec![] });
-            block.lines.push(line.strip_prefix("    ").filter(|_| !fence).unwrap_or(line).to_owned());
+            let block = open.get_or_insert_with(|| Block {
+                line: n + 1,
+                language: fence.clone(),
+                marks: std::mem::take(&mut marks),
+                lines: vec![],
+            });
+            block.lines.push(line.strip_prefix("    ").filter(|_| fence.is_none()).unwrap_or(line).to_owned());
             continue;
         }
-        fence ^= is_fence;
+        fence = if fence.is_some() && is_fence { None } else { language.map(str::to_owned).or(fence) };
         all.extend(open.take());
         if let Some(comment) = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->")) {
             marks.extend(Mark::of(comment).map_err(|error| format!("line {}: {error}", n + 1))?);
@@ -119,6 +140,7 @@ pub fn blocks(text: &str) -> Result<Vec<Block>, String> {
         }
     }
     all.extend(open);
+    all.iter().try_for_each(Block::check)?;
     Ok(all)
 }
 
@@ -134,4 +156,7 @@ fn blocks_are_found_with_their_marks() {
     assert_eq!(found[2].not_run(), Some("no host"));
     assert!(blocks("<!-- not run: -->\n    cd x\n").is_err());
     assert!(blocks("<!-- not run: it is slow -->\ntext\n").is_err());
+    assert!(blocks("<!-- not run, line 2: it is slow -->\n    cd x\n").is_err());
+    assert!(blocks("    dc x\n").is_err() && blocks("```sh\ndc x\n```\n").is_err());
+    assert!(blocks("```text\ndc x\n```\n").is_ok() && blocks("<!-- shows -->\n    dc x\n").is_ok());
 }
