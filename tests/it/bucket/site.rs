@@ -124,7 +124,7 @@ fn site_is_served_with_its_headers_and_without_its_records() {
         assert!(!body.contains("for us alone"), "{path}: {body}");
     }
     p.run("verify @dev").ok();
-    p.run("doctor dev").stdout_has("bucket").stdout_has("can be read").stdout_lacks("sha256sum");
+    p.run("doctor dev").stdout_has("bucket").stdout_has("writable, with conditional writes").stdout_lacks("sha256sum");
     p.var("AWS_SECRET_ACCESS_KEY", "wrongsecret");
     p.run("doctor dev").code(1).stdout_has("broken  bucket").stdout_has("set AWS_SECRET_ACCESS_KEY again");
     p.run("deploy dev").code(3).stderr_has("AWS_SECRET_ACCESS_KEY");

@@ -404,4 +404,6 @@ fn target_or_store_of_unknown_kind_is_refused() {
     }
     p.change("target ftp://host/dir\n", "target file:srv/a\ntarget file:srv/a\n");
     p.run("status").fails(2, "has target file:srv/a twice", "xtask/src/main.rs");
+    p.change("target file:srv/a\ntarget file:srv/a\n", "target file:srv/prod/\n");
+    p.run("status").fails(2, "envs `dev` and `prod` have the same target", "a directory of its own");
 }

@@ -179,7 +179,7 @@ fn deploy_whose_recipient_fails_is_a_success_with_a_warning() {
         [("1", 2, None), ("2", 4, Some("status 503")), ("3", 5, Some("status 404")), ("4", 6, Some("status 302"))]
     {
         p.release(text);
-        let ran = p.run("deploy dev").ok().stderr_lacks("/hook").stderr_lacks("whsec_");
+        let ran = p.run("deploy dev").ok().stderr_lacks("whsec_");
         match warning {
             Some(warning) => drop(ran.stderr_has("a notification of dev was not sent").stderr_has(warning)),
             None => drop(ran.stderr_lacks("notification")),
@@ -209,11 +209,18 @@ fn deploy_without_what_a_notification_needs_is_a_success_with_a_warning() {
         p.var(name, value);
         p.release(&format!("{name}={value}"));
         p.run("deploy dev").ok().stderr_has(warning).stderr_lacks("hunter2");
+        let doctor = p.run("doctor dev");
+        if warning.contains("refused") {
+            // Nothing is sent.
+            doctor.stdout_has("notify").stdout_lacks("warning notify");
+        } else {
+            doctor.stdout_has("warning notify").stdout_lacks("hunter2");
+        }
         p.var(name, &old);
     }
     p.change("${HOOK_SECRET}", "${NOT_SET}");
     p.release("5");
-    p.run("deploy dev").ok().stderr_has("a notification of dev was not sent").stderr_has("NOT_SET");
+    p.run("deploy dev").ok().stderr_has("a notification of dev was not sent to webhook").stderr_has("NOT_SET");
 }
 
 #[test]

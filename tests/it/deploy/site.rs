@@ -65,6 +65,12 @@ fn site_goes_live_and_back_without_an_upload() {
     assert_eq!(names(&site), ["app.1f9ac01e.js", "index.html", "page.html", "robots.txt", "style.1f9ac01e.css"]);
     p.run("deploy dev").ok().stdout_has("nothing to do");
     p.run("verify @dev").ok();
+    p.run("doctor dev").stdout_has("bucket (writable, with conditional writes)");
+    // Nothing can be written where a directory is.
+    fs::remove_file(site.join(".gangplank/probe")).unwrap();
+    fs::create_dir(site.join(".gangplank/probe")).unwrap();
+    p.run("doctor dev").code(1).stdout_has("broken  bucket");
+    fs::remove_dir(site.join(".gangplank/probe")).unwrap();
 
     forget(&p, "1f9ac01e");
     let v2 = build(&p, "2", "2f9ac01e");

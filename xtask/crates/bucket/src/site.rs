@@ -331,6 +331,13 @@ impl Target for SiteTarget<'_> {
         inner.split_once("://").map_or(inner, |(_, rest)| rest.split('/').next().unwrap_or(rest))
     }
 
+    fn examine(&self) -> Result<()> {
+        if self.is_absent() {
+            return Ok(());
+        }
+        self.bucket()?.get()?.probe_below(layout::OWN)
+    }
+
     fn state(&self) -> Result<State> {
         if self.is_absent() {
             return Ok(State::default());

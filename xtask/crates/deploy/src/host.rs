@@ -75,6 +75,10 @@ pub trait Target: Lockable + Sync {
     }
     /// Opens the connection early. The next operation reports a failure.
     fn reach(&self) {}
+    /// Fails if a deploy could not write here, for targets that are no host: those have a script that looks around.
+    fn examine(&self) -> Result<()> {
+        Ok(())
+    }
     /// The state that a plan needs, in one round trip.
     fn state(&self) -> Result<State>;
     /// Installs and verifies a release without activating it; appends the record to the history.

@@ -7,6 +7,7 @@
 mod account;
 pub(crate) mod check;
 mod checkout;
+mod env;
 mod hosts;
 mod places;
 

@@ -57,6 +57,14 @@ pub enum Recipient {
 }
 
 impl Recipient {
+    /// `webhook` or `slack`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Webhook { .. } => "webhook",
+            Self::Slack { .. } => "slack",
+        }
+    }
+
     /// Its URL and key as main.rs has them.
     pub fn variables(&self) -> String {
         match self {

@@ -390,6 +390,12 @@ impl Project {
                 if env.targets[..n].iter().any(|other| same(&other)) {
                     return wrong(format!("env `{}` has target {target} twice", env.name), "list each target once");
                 }
+                if let Some(other) = self.envs[..index].iter().find(|other| other.targets.iter().any(|it| same(&it))) {
+                    return wrong(
+                        format!("envs `{}` and `{}` have the same target {target}", other.name, env.name),
+                        "give each env a directory of its own: each would replace what the other made live",
+                    );
+                }
             }
             if let Some((bad, _)) = env.vars.iter().find(|(var, _)| !is_variable(var)) {
                 return wrong(format!("env `{}` has a variable `{bad}`", env.name), "use letters, digits and `_`");

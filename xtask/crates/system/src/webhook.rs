@@ -46,18 +46,26 @@ impl Key {
     }
 }
 
+/// The URL of a webhook. Fails if it is neither https nor on this machine.
+fn target(to: &str) -> Result<Url> {
+    match url(to) {
+        Ok(target) if is_secure(&target) => Ok(target),
+        // The text may be a secret.
+        _ => usage("the URL of a webhook is neither https nor on this machine")
+            .hint("correct its variable, or `notify` in xtask/src/main.rs")
+            .err(),
+    }
+}
+
+/// Fails for a URL to which nothing would be sent.
+pub fn check(to: &str) -> Result<()> {
+    target(to).map(drop)
+}
+
 /// Posts a document, twice if the server does not answer or is overloaded. Both attempts have the same id, so that a
 /// receiver can drop the second.
 pub fn send(ctx: &Context, to: &str, key: Option<&Key>, document: &Value) -> Result<()> {
-    let target = match url(to) {
-        Ok(target) if is_secure(&target) => target,
-        // The text may be a secret.
-        _ => {
-            return usage("the URL of a webhook is neither https nor on this machine")
-                .hint("correct its variable, or `notify` in xtask/src/main.rs")
-                .err();
-        }
-    };
+    let target = target(to)?;
     let network = NetworkOptions { proxies: Proxies::from_vars(ctx.vars()), ..NetworkOptions::default() };
     let client = Client::with_network(&network)?;
     let (body, second) = (document.to_string(), ctx.now().as_second());

@@ -68,10 +68,9 @@ pub fn notify(tool: &Tool, env: &str, test: bool) -> Result<Vec<Notified>> {
                     .err();
             }
         } else {
-            warn(ctx, env, sent);
+            warn(ctx, env, recipient, sent);
         }
-        let kind = if matches!(recipient.to, Recipient::Slack { .. }) { "slack" } else { "webhook" };
-        done.push(Notified { kind, status });
+        done.push(Notified { kind: recipient.to.kind(), status });
     }
     Ok(done)
 }
@@ -134,7 +133,7 @@ impl Deployment<'_> {
     fn send_notice(&self) {
         let Some(notice) = self.pending.notice.take() else { return };
         for recipient in self.env.notify.iter().filter(|recipient| recipient.wants(notice.kind)) {
-            warn(self.ctx, self.env, deliver(self.ctx, recipient, &notice));
+            warn(self.ctx, self.env, recipient, deliver(self.ctx, recipient, &notice));
         }
     }
 }
@@ -153,25 +152,32 @@ pub(super) fn replaced(plans: &[HostPlan]) -> Option<ReleaseId> {
     })
 }
 
-fn warn(ctx: &Context, env: &Env, sent: Result<bool>) {
+fn warn(ctx: &Context, env: &Env, recipient: &Notify, sent: Result<bool>) {
     if let Err(error) = sent {
         let hint = hint_of(&error).map_or(String::new(), |hint| format!("; {hint}"));
-        ctx.warn(format!("a notification of {} was not sent: {error:#}{hint}", env.name));
+        let (kind, name) = (recipient.to.kind(), recipient.to.variables());
+        ctx.warn(format!("a notification of {} was not sent to {kind} {name}: {error:#}{hint}", env.name));
     }
 }
 
-/// Whether a notice was sent; the recipient is skipped if its URL is empty.
-fn deliver(ctx: &Context, recipient: &Notify, notice: &Notice) -> Result<bool> {
-    let (Recipient::Webhook { url, .. } | Recipient::Slack { url }) = recipient.to;
+/// URL and key of a recipient; `None` if one of them is empty.
+pub fn destination(ctx: &Context, recipient: &Recipient) -> Result<Option<(String, Option<Key>)>> {
+    let (Recipient::Webhook { url, .. } | Recipient::Slack { url }) = recipient;
     let url = ctx.expand(url)?;
-    let secret = match recipient.to {
+    let secret = match recipient {
         Recipient::Webhook { secret, .. } => Some(ctx.expand(secret)?),
         Recipient::Slack { .. } => None,
     };
     if url.is_empty() || secret.as_ref().is_some_and(String::is_empty) {
-        return Ok(false);
+        return Ok(None);
     }
-    let key = secret.map(|secret| Key::parse(&secret)).transpose()?;
+    webhook::check(&url)?;
+    Ok(Some((url, secret.map(|secret| Key::parse(&secret)).transpose()?)))
+}
+
+/// Whether a notice was sent; the recipient is skipped if its URL is empty.
+fn deliver(ctx: &Context, recipient: &Notify, notice: &Notice) -> Result<bool> {
+    let Some((url, key)) = destination(ctx, &recipient.to)? else { return Ok(false) };
     // The text is made by a function of the project.
     let Ok(document) = catch_unwind(AssertUnwindSafe(|| recipient.document(notice))) else {
         return failed("the function of its text panicked; see above")

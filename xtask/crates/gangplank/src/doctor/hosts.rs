@@ -1,13 +1,13 @@
-//! Checks of the envs: variables, and each host in one round trip, in parallel.
+//! Checks of the hosts of envs: each in one round trip, in parallel.
 
 mod resources;
 
 use crate::doctor::check::{Check, Fault, Found, Scope, State, fault, grouped};
+use crate::doctor::env::EnvCheck;
 use crate::doctor::hosts::resources::{changes, clock, room};
 use crate::doctor::places::{Locked, owner};
 use gangplank_deploy::deploy::liveness::LivenessChecker;
 use gangplank_deploy::deploy::waves::{AT_ONCE, par_map};
-use gangplank_deploy::health::Checker;
 use gangplank_deploy::host::{Operation, Target};
 use gangplank_model::error::in_env;
 use gangplank_model::owner::Liveness;
@@ -16,7 +16,6 @@ use gangplank_model::project::{Compression, Env, Service};
 use gangplank_model::script;
 use gangplank_model::script::examine::{Examined, Needs, examine};
 use gangplank_model::service;
-use gangplank_model::service::Spec;
 use gangplank_model::service::run::Script;
 use gangplank_model::state::ServiceState;
 use gangplank_model::state::State as TargetState;
@@ -27,15 +26,6 @@ use std::time::Duration;
 
 /// The time limit of a host's checks.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// An env with the variables available here.
-struct EnvCheck<'a> {
-    env: &'a Env,
-    spec: Spec,
-    checker: Option<Checker>,
-    /// Unset variables and invalid addresses.
-    faults: Vec<(&'static str, Fault)>,
-}
 
 /// The facts about a host.
 struct HostCheck {
@@ -72,9 +62,11 @@ impl HostCheck {
 }
 
 /// A site has a bucket, and no shell.
-fn ask_site(site: &EnvCheck, target: &dyn Target) -> HostCheck {
-    let mut host = HostCheck { state: Some(target.state().map_err(fault)), ..HostCheck::new(target) };
-    if let (Some(checker), Some(Ok(state))) = (&site.checker, &host.state)
+fn ask_site(env: &EnvCheck, target: &dyn Target) -> HostCheck {
+    let (state, written) = (target.state().map_err(fault), target.examine().map_err(fault));
+    let mut host =
+        HostCheck { state: Some(state), examined: written.map(|()| Examined::default()), ..HostCheck::new(target) };
+    if let (Some(checker), Some(Ok(state))) = (&env.checker, &host.state)
         && let Some(live) = state.live()
     {
         host.health = Some(checker.once(target, state.history.commit(live)));
@@ -84,12 +76,12 @@ fn ask_site(site: &EnvCheck, target: &dyn Target) -> HostCheck {
 
 /// A group per env. `locks` are those kept by stores.
 pub fn look(ctx: &Context, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
-    let sites: Vec<_> = scope.envs.iter().map(|env| fill_in(ctx, env)).collect();
+    let envs: Vec<_> = scope.envs.iter().map(|env| EnvCheck::new(ctx, env)).collect();
     let mut opened = Vec::new();
     let mut unopened = Vec::new();
-    for (at, site) in sites.iter().enumerate() {
-        for url in site.env.targets {
-            match scope.tool.target_of(site.env, url) {
+    for (at, env) in envs.iter().enumerate() {
+        for url in env.env.targets {
+            match scope.tool.target_of(env.env, url) {
                 Ok(target) => opened.push((at, target)),
                 Err(error) => unopened.push((at, Check::of(*url, State::Broken, &fault(error)))),
             }
@@ -101,46 +93,33 @@ pub fn look(ctx: &Context, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
     }
     let liveness = LivenessChecker::new(ctx, scope.project.ci.slug);
     let compression = scope.project.app.compression;
-    let hosts = par_map(&opened, AT_ONCE, |(at, target)| ask(ctx, &sites[*at], compression, &**target));
+    let hosts = par_map(&opened, AT_ONCE, |(at, target)| ask(ctx, &envs[*at], compression, &**target));
     let mut checks = Vec::new();
-    for (at, site) in sites.iter().enumerate() {
-        let name = site.env.name;
-        let mut of_env = judge_site(site);
+    for (at, env) in envs.iter().enumerate() {
+        let name = env.env.name;
+        let mut of_env = env.checks();
         of_env.extend(unopened.iter().filter(|(of, _)| *of == at).map(|(_, check)| check.clone()));
         of_env.extend(locks.iter().filter(|it| it.env == name).map(|it| lock(name, Some(&it.url), it.by.as_ref())));
         checks.extend(grouped(name, of_env));
         for (host, _) in hosts.iter().zip(&opened).filter(|(_, (of, _))| *of == at) {
             let lock = host.state.as_ref().and_then(|state| owner(&liveness, &state.as_ref().ok()?.lock));
             let subject = Some(host.url.clone());
-            let of_host = judge(host, site.env, scope.project.app.name, lock.as_ref());
+            let of_host = judge(host, env.env, scope.project.app.name, lock.as_ref());
             checks.extend(grouped(name, of_host).map(|check| Check { subject: subject.clone(), ..check }));
         }
     }
     checks
 }
 
-fn fill_in<'a>(ctx: &Context, env: &'a Env) -> EnvCheck<'a> {
-    let (mut vars, mut faults) = (Vec::new(), Vec::new());
-    for (name, text) in env.vars {
-        match ctx.expand(text) {
-            Ok(value) => vars.push(((*name).to_owned(), value)),
-            Err(error) => faults.push((*name, fault(error))),
-        }
-    }
-    let spec = Spec::new(&env.service, &vars);
-    let checker = Checker::new(ctx, &env.health, &spec).map_err(|error| faults.push(("health check", fault(error))));
-    EnvCheck { env, spec, checker: checker.ok(), faults }
-}
-
-fn ask(ctx: &Context, site: &EnvCheck, compression: Compression, target: &dyn Target) -> HostCheck {
+fn ask(ctx: &Context, of: &EnvCheck, compression: Compression, target: &dyn Target) -> HostCheck {
     if is_site(target.url()) {
-        return ask_site(site, target);
+        return ask_site(of, target);
     }
-    let (env, root) = (site.env, target.root());
+    let (env, root) = (of.env, target.root());
     let look = |what, text| Script::new(text, String::new()).called(what);
     let needs = Needs { service: &env.service, transfer: env.transfer, compression, shared: env.shared };
     let mut scripts = vec![look("look around", examine(root, needs)), look("read its state", script::state(root))];
-    scripts.extend(site.spec.ready(root));
+    scripts.extend(of.spec.ready(root));
     let limit = PATIENCE / u32::try_from(scripts.len()).unwrap_or(1);
     let scripts: Vec<_> = scripts.into_iter().map(|it| Script { limit, interruptible: true, ..it }).collect();
     let acts: Vec<_> = scripts.iter().map(Operation::Run).collect();
@@ -162,13 +141,13 @@ fn ask(ctx: &Context, site: &EnvCheck, compression: Compression, target: &dyn Ta
     let state = found(1).map(|said| said.map(TargetState::parse));
     let warnings = |answer: &Output| service::warnings(&answer.stderr).map(str::to_owned).collect();
     let ready = found(2).map(|said| said.map(|_| answers.get(2).map(warnings).unwrap_or_default()));
-    if let (Some(checker), Some(Ok(state))) = (&site.checker, &state)
+    if let (Some(checker), Some(Ok(state))) = (&of.checker, &state)
         && let Some(live) = state.live()
     {
         host.health = Some(checker.once(target, state.history.commit(live)));
     }
     if let (Some(checker), Some(Ok(TargetState { service: ServiceState::None | ServiceState::Stopped, .. }))) =
-        (&site.checker, &state)
+        (&of.checker, &state)
         && matches!(env.service, Service::Pidfile { .. } | Service::Systemd { .. })
     {
         host.taken = checker.answered(target);
@@ -187,22 +166,6 @@ fn plain(url: &str, fault: Fault) -> Fault {
 fn skew(clock: i64, before: Timestamp, after: Timestamp) -> i64 {
     let (before, after) = (before.as_second(), after.as_second());
     if clock < before { clock - before } else { (clock - after).max(0) }
-}
-
-fn judge_site(site: &EnvCheck) -> Vec<Check> {
-    let mut checks = Vec::new();
-    let vars = site.env.vars.len();
-    for (name, fault) in &site.faults {
-        let hint = match site.env.context {
-            Some(context) => format!("{}; jobs have the variables of the context {context}", fault.hint),
-            None => fault.hint.clone(),
-        };
-        checks.push(Check::broken(*name, &fault.text, hint));
-    }
-    if checks.is_empty() && vars > 0 {
-        checks.push(Check::fine("variables"));
-    }
-    checks
 }
 
 fn lock(env: &str, url: Option<&str>, by: Option<&(String, Liveness)>) -> Check {
@@ -228,7 +191,12 @@ fn judge(host: &HostCheck, env: &Env, app: &str, held: Option<&(String, Liveness
     if is_site(&host.url) {
         return match &host.state {
             Some(Err(fault)) => vec![Check::of("bucket", State::Broken, &plain(&host.url, fault.clone()))],
-            _ => std::iter::once(Check::ok("bucket", "can be read")).chain(live(host, env, app, held)).collect(),
+            _ => std::iter::once(match &host.examined {
+                Ok(_) => Check::ok("bucket", "writable, with conditional writes"),
+                Err(fault) => Check::of("bucket", State::Broken, &plain(&host.url, fault.clone())),
+            })
+            .chain(live(host, env, app, held))
+            .collect(),
         };
     }
     let way = if host.far { "ssh" } else { "sh" };
