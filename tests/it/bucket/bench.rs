@@ -9,7 +9,7 @@ use std::fs;
 #[ignore = "group bucket"]
 fn bench_s3_reports_each_transfer_and_leaves_nothing() {
     let Some((mut p, own)) = bench() else { return };
-    if !gangplank_local_ci::run::ceph::Ceph::is_installed(&crate::parts::ctx(own.path())) {
+    if !gangplank_bucket::ceph::Ceph::is_installed(&crate::parts::ctx(own.path())) {
         return skip("bench s3: Ceph is not installed (radosgw, ceph-mon, ceph-osd)");
     }
     // It keeps no object, so it has one to give.

@@ -203,7 +203,7 @@ fn fetch_and_deploy_of_foreign_or_damaged_objects_are_refused() {
 #[test]
 #[ignore = "group bucket"]
 fn put_to_server_that_dies_fails_and_succeeds_after_its_restart() {
-    use gangplank_local_ci::run::ceph::Ceph;
+    use gangplank_bucket::ceph::Ceph;
     if ceph().is_none() {
         return;
     }

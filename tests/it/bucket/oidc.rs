@@ -4,7 +4,7 @@
 
 use crate::bucket::server::{BUCKET, ceph, fresh_url, make_bucket, own_dir};
 use crate::project::{Project, base64, output_of};
-use gangplank_local_ci::run::ceph::Ceph;
+use gangplank_bucket::ceph::Ceph;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

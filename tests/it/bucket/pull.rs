@@ -5,9 +5,9 @@ use crate::bucket::{leaked, open, project};
 use crate::fleet::hosts::Fleet;
 use crate::host::contract;
 use crate::project::Project;
+use gangplank_bucket::ceph::Ceph;
 use gangplank_deploy::host::Delivery;
 use gangplank_deploy::tool::Tool;
-use gangplank_local_ci::run::ceph::Ceph;
 use std::fs;
 use std::os::unix::fs::symlink;
 

@@ -2,9 +2,9 @@
 
 use crate::parts::ctx;
 use crate::record::skip;
+use gangplank_bucket::ceph::Ceph;
 use gangplank_bucket::object::Bucket;
 use gangplank_bucket::object::settings::settings;
-use gangplank_local_ci::run::ceph::Ceph;
 use gangplank_system::context::Context;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -3,10 +3,10 @@
 use crate::bucket::server::{Fate, Proxy, own_dir, with};
 use crate::deploy::site::{build, contract, forget};
 use crate::project::{Project, base64, output_of};
+use gangplank_bucket::ceph::Ceph;
 use gangplank_bucket::object::Bucket;
 use gangplank_bucket::object::settings::settings;
 use gangplank_bucket::site::SiteTarget;
-use gangplank_local_ci::run::ceph::Ceph;
 use gangplank_model::site::Site;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

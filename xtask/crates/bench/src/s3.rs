@@ -6,6 +6,7 @@ use crate::copies::PEERS;
 use crate::files;
 use crate::options::{Options, Scratch, private_dir};
 use crate::workload::{PAYLOAD, Source};
+use gangplank_bucket::local_run;
 use gangplank_bucket::object::Bucket;
 use gangplank_bucket::object::settings::of_machine;
 use gangplank_bundle::release::Release;
@@ -13,7 +14,6 @@ use gangplank_deploy::deploy::resolve::Catalog;
 use gangplank_deploy::handoff;
 use gangplank_deploy::handoff::PutDone;
 use gangplank_deploy::tool::Tool;
-use gangplank_local_ci::run::bucket;
 use gangplank_model::error::{Kind, Result, WithHint, usage};
 use gangplank_model::project::{App, Ci, Compression, Project};
 use gangplank_model::release::id::{ReleaseId, Selector};
@@ -39,7 +39,7 @@ pub fn s3(ctx: &Context, options: &Options) -> Result<Report> {
     // An unused place, so that no tool finds existing objects.
     let run = scratch.0.file_name().unwrap_or_default().to_string_lossy().replace('.', "");
     let url = format!("{bucket}/{run}");
-    let local = bucket::local(ctx, &project(&url), &scratch.0)?;
+    let local = local_run::open(ctx, &project(&url), &scratch.0)?;
     let is_server = local.vars.iter().all(|(name, _)| name != var::BUCKETS) && ctx.var(var::BUCKETS).is_none();
     // A name of ours may be anybody's elsewhere.
     if !is_server || local.vars.is_empty() && ctx.var(BENCH_BUCKET).is_none() {

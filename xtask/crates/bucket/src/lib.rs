@@ -4,10 +4,13 @@
 //! - [`site::SiteTarget`] is an env whose files the bucket, or a directory, serves as a web site.
 //! - [`object::Bucket`] is the bucket below both: requests, conditional writes, credentials from the environment, and errors that
 //!   say what to change. `file:` and memory are buckets too, for sites in directories and for tests.
+//! - [`local_run`] is the bucket of `ci run` on this machine, with a [`ceph`] if its programs are installed.
 //! - [`BUCKETS`] is what a command line gives to [`Tool`](gangplank_deploy::tool::Tool) so that these URLs open.
 //!
 //! It is the only crate with an async runtime: `object_store` needs one, and [`object`] hides it behind blocking calls.
 
+pub mod ceph;
+pub mod local_run;
 pub mod object;
 pub mod site;
 pub mod store;

@@ -3,7 +3,6 @@
 //! - [`run::run`] runs each job in a clean checkout of HEAD, with CircleCI's variables, without Docker.
 //! - [`run::cloud::Cloud`] is CircleCI as jobs know it. [`run::numbers`] has no API, which the handoffs by workspace and
 //!   bucket do not need; `gangplank-loopback` plays it.
-//! - [`run::ceph`] starts a Ceph for the buckets of a project, if it is installed.
 
 pub mod run;
 mod workspace;

@@ -6,8 +6,7 @@
 //! token), serial groups (jobs and workflows run one after another), and cargo's caches (replaced by cargo's own on
 //! this machine).
 
-pub mod bucket;
-pub mod ceph;
+mod bucket;
 pub mod cloud;
 mod job;
 pub mod numbers;
@@ -132,7 +131,7 @@ pub fn run(tool: &Tool, pipeline: &Pipeline, options: &Options) -> Result<CiRun>
     }
     ports::check(tool, &wanted)?;
     let before = live(tool)?;
-    let local = bucket::local(ctx, project, &dir)?;
+    let local = bucket::open(ctx, project, &dir)?;
     let extra_vars = &local.vars;
     let cloud = (options.open)(&Opening { ctx, project, pipeline, commit: &commit, branch: &branch, dir: &dir })?;
     let parameters = options.set.iter().map(|(name, value)| (name.clone(), value.clone().into()));
