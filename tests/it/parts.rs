@@ -74,6 +74,7 @@ pub fn release(dir: &Path, n: u32, files: &[(&str, &str)]) -> Release {
             tar_sha256: packed.tar_sha256.clone(),
         },
         files: packed.files.clone(),
+        signatures: vec![],
     };
     std::fs::create_dir_all(dir.join("releases")).unwrap();
     Release::seal(&packed, manifest, &dir.join("releases")).unwrap()

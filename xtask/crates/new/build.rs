@@ -21,8 +21,20 @@ const TEMPLATE: &[&str] = &[
 ];
 
 /// The crates that a project gets a copy of, in `xtask/crates`.
-const CRATES: &[&str] =
-    &["bucket", "bundle", "deploy", "gangplank", "html", "launch", "lint", "local-ci", "loopback", "model", "system"];
+const CRATES: &[&str] = &[
+    "bucket",
+    "bundle",
+    "deploy",
+    "gangplank",
+    "html",
+    "launch",
+    "lint",
+    "local-ci",
+    "loopback",
+    "model",
+    "sign",
+    "system",
+];
 
 /// What a project gets of each of them.
 const PARTS: &[&str] = &["Cargo.toml", "README.md", "src"];

@@ -21,7 +21,7 @@ use crate::object::Bucket;
 use crate::object::settings::of_machine;
 use crate::object::settings::values::{Credentials, Settings};
 use gangplank_bundle::release::Release;
-use gangplank_deploy::store::{Put, another, branch};
+use gangplank_deploy::store::{Put, another, branch, has_signatures};
 use gangplank_model::error::{CliError, Kind, Result, verification};
 use gangplank_model::project::Project;
 use gangplank_model::release::id::ReleaseId;
@@ -130,6 +130,7 @@ impl<'ctx> BucketStore<'ctx> {
         if ours.bundle != theirs.bundle {
             return Err(another(&self.url, ours, &theirs).into());
         }
+        has_signatures(&self.url, ours, &theirs)?;
         self.not_doomed(&ours.id)?;
         self.send_bundle(release)?;
         Ok(Put::AlreadyThere)

@@ -60,6 +60,13 @@ impl Release {
         fs::create_dir_all(aside).with_hint(Kind::Failed, || what(aside), hint)?;
         let bundle = aside.join(&manifest.bundle.file);
         fs::rename(&packed.path, &bundle).with_hint(Kind::Failed, || what(&bundle), hint)?;
+        Self::write_manifest(manifest, aside)
+    }
+
+    /// Writes the manifest and the digests of a release, and syncs its directory.
+    fn write_manifest(manifest: &Manifest, dir: &Path) -> Result<()> {
+        let what = |path: &Path| format!("cannot write {}", path.display());
+        let hint = || "check free space and permissions: `df -h .`".to_owned();
         let json = manifest.to_json();
         // Nothing is written that a reader would reject.
         Manifest::parse(&json, "the release").map_err(|error| {
@@ -68,10 +75,35 @@ impl Release {
         })?;
         let sums = sums(manifest, &json);
         for (name, bytes) in [(manifest::FILE, json.as_slice()), (SUMS, sums.as_bytes())] {
-            let path = aside.join(name);
+            let path = dir.join(name);
             write_synced(&path, bytes).with_hint(Kind::Failed, || what(&path), hint)?;
         }
-        sync_dir(aside).with_hint(Kind::Failed, || what(aside), hint)
+        sync_dir(dir).with_hint(Kind::Failed, || what(dir), hint)
+    }
+
+    /// Replaces the release by one with these signatures, atomically.
+    pub fn with_signatures(self, signatures: Vec<String>) -> Result<Self> {
+        let manifest = Manifest { signatures, ..self.manifest.clone() };
+        let aside = scratch(self.dir.parent().unwrap_or(Path::new(".")), "signing");
+        let bundle = aside.join(&manifest.bundle.file);
+        let made = fs::create_dir(&aside)
+            .and_then(|()| {
+                fs::hard_link(self.bundle(), &bundle).or_else(|_| fs::copy(self.bundle(), &bundle).map(drop))
+            })
+            .with_hint(
+                Kind::Failed,
+                || format!("cannot write {}", aside.display()),
+                || "check free space and permissions: `df -h .`".into(),
+            )
+            .and_then(|()| Self::write_manifest(&manifest, &aside))
+            .and_then(|()| replace_dir(&aside, &self.dir));
+        match made {
+            Ok(()) => Ok(Self { manifest, ..self }),
+            Err(error) => {
+                let _ = fs::remove_dir_all(&aside);
+                Err(error)
+            }
+        }
     }
 
     /// Opens a release directory and verifies it: exactly three files, the digest of the bundle, and path, size, mode

@@ -101,6 +101,7 @@ pub fn build(ctx: &Context, app: &App, steps: &[Step]) -> Result<Built> {
             tar_sha256: packed.tar_sha256.clone(),
         },
         files: packed.files.clone(),
+        signatures: vec![],
     };
     let release = Release::seal(&packed, manifest, &releases).inspect_err(|_| drop(fs::remove_file(&aside)))?;
     Ok(built(release.manifest(), release.dir(), false))

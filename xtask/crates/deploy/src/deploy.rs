@@ -75,7 +75,7 @@ impl Deployment<'_> {
         let targets = &self.targets;
         thread::scope(|scope| {
             scope.spawn(|| par_map(targets, AT_ONCE, |target| target.reach()));
-            catalog.fetch_for_deploy(id, self.env.transfer)
+            catalog.fetch_for_deploy(id, self.env)
         })
     }
 
@@ -192,7 +192,7 @@ pub fn rollback(tool: &Tool, env: &str, release: Option<&Selector>, options: &Op
         Some(selector) => Some(resolve::for_rollback(&catalog, &site, selector)?),
     };
     site.notifying(Verb::Rollback, named.as_ref(), options.dry_run, || {
-        roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id, of.transfer))
+        roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id, of))
     })
 }
 

@@ -222,7 +222,7 @@ fn urls<'a>(ctx: &Context, project: &'a Project, only: Option<&'a str>) -> Vec<&
 }
 
 /// A verified local release: built here, or from the workspace of this job.
-fn local(tool: &Tool, release: Option<&Selector>) -> Result<Release> {
+pub fn local(tool: &Tool, release: Option<&Selector>) -> Result<Release> {
     let ctx = tool.ctx;
     let id = Catalog::local(tool).resolve(release)?;
     let dirs: [PathBuf; 2] = [ctx.root.join(RELEASES), store::workspace(ctx).join(DESTINATION)];

@@ -189,6 +189,16 @@ pub fn another(url: &str, ours: &Manifest, theirs: &Manifest) -> CliError {
         .hint("make the build reproducible, or commit and build again: a stored release never changes")
 }
 
+/// Fails for a put of a release that the store has without a signature: what is stored never changes.
+pub fn has_signatures(url: &str, ours: &Manifest, theirs: &Manifest) -> Result<()> {
+    if ours.signatures.iter().all(|text| theirs.signatures.contains(text)) {
+        return Ok(());
+    }
+    verification(format!("{url} has {} without its new signature", ours.id))
+        .hint("sign before the first `put`, or commit and build again: a stored release never changes")
+        .err()
+}
+
 /// Creates `into/<id>` from the three files that `fill` writes to a temporary directory, after verifying them. `origin`
 /// is their source, for errors.
 pub fn fetch_verified(

@@ -9,6 +9,7 @@ use crate::store::dir::DirStore;
 use crate::store::{Store, workspace};
 use gangplank_model::error::{Result, usage};
 use gangplank_model::project::{Env, Project, local_dir, no_tilde};
+use gangplank_model::release::manifest::Manifest;
 use gangplank_model::site::Site;
 use gangplank_system::context::{Context, is_left_out, left_out_hint};
 
@@ -23,6 +24,15 @@ pub struct Tool<'a> {
     pub extensions: &'static Extensions,
     /// Buckets, if they are compiled in.
     pub buckets: Option<&'static Buckets>,
+    /// Signatures, if they are compiled in.
+    pub signatures: Option<&'static Signatures>,
+}
+
+/// How signatures of releases are checked: `gangplank_sign::SIGNATURES`.
+#[derive(Debug, Clone, Copy)]
+pub struct Signatures {
+    /// Fails unless a key of `require_signature` signed the release; returns who did.
+    pub check: fn(&Context, &Env, &Manifest) -> Result<String>,
 }
 
 /// How stores and sites in buckets open: `gangplank_bucket::BUCKETS`. That crate is above this one, because it implements
@@ -36,9 +46,9 @@ pub struct Buckets {
 }
 
 impl<'a> Tool<'a> {
-    /// A tool without buckets, and without what the project adds.
+    /// A tool without buckets and signatures, and without what the project adds.
     pub fn bare(ctx: &'a Context, project: &'a Project) -> Self {
-        Self { ctx, project, extensions: &Extensions::NONE, buckets: None }
+        Self { ctx, project, extensions: &Extensions::NONE, buckets: None, signatures: None }
     }
 
     /// Opens a store by its URL. Nothing is asked of it yet.
@@ -59,6 +69,19 @@ impl<'a> Tool<'a> {
                     .hint("use file:DIR, circleci:workspace, circleci:artifacts or s3://BUCKET/PREFIX")
                     .err(),
             },
+        }
+    }
+
+    /// Fails if an env requires a signature that a release does not have; returns who signed it.
+    pub fn check_signature(&self, env: &Env, manifest: &Manifest) -> Result<Option<String>> {
+        if env.require_signature.is_empty() {
+            return Ok(None);
+        }
+        match self.signatures {
+            Some(signatures) => (signatures.check)(self.ctx, env, manifest).map(Some),
+            None => usage(format!("{} requires a signature, and this xtask was compiled without", env.name))
+                .hint("run it as `cargo xtask`, which compiles what it needs")
+                .err(),
         }
     }
 

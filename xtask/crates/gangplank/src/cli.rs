@@ -89,6 +89,20 @@ pub enum Command {
         #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "unpack")]
         store: Option<String>,
     },
+    /// Make a key to sign releases with: FILE, and FILE.pub for `require_signature`
+    Keygen {
+        /// The file of the private key
+        file: PathBuf,
+    },
+    /// Sign a release that was built here, before `put`
+    Sign {
+        /// The release [default: current commit]
+        #[arg(value_parser = selector)]
+        release: Option<Selector>,
+        /// A private key, or a public key whose private one is in ssh-agent [default: `GANGPLANK_SIGNING_KEY`]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
     /// Upload a release to the stores
     Put {
         /// The release [default: current commit]

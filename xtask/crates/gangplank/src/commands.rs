@@ -2,6 +2,7 @@
 
 mod ci;
 mod feature;
+mod sign;
 
 use crate::approval::{approved, confirm, confirm_loss};
 use crate::cli::{Cli, Command, Control, ExpectArgs, Global, Prune, Report, Setup, Test};
@@ -34,6 +35,12 @@ use std::path::Path;
 pub enum CommandOutput {
     /// `build`
     Built(build::Built),
+    /// `keygen`
+    #[cfg(feature = "gangplank-sign")]
+    Keygen(gangplank_sign::key::Keygen),
+    /// `sign`
+    #[cfg(feature = "gangplank-sign")]
+    Signed(gangplank_sign::sign::Signed),
     /// `verify`
     Verified(report::Verified),
     /// `put`
@@ -126,6 +133,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
     let Tool { ctx, project, .. } = *tool;
     let global = &cli.global;
     prepare(ctx, cli)?;
+    sign::compile_if_needed(tool, &cli.command)?;
     match &cli.command {
         Command::Build => build::build(ctx, &project.app, tool.extensions.steps).map(CommandOutput::Built),
         Command::Verify { release, store: Some(url), .. } => {
@@ -137,6 +145,7 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
             let release = release.as_deref().unwrap_or_default();
             report::verify(tool, release, unpack.as_deref()).map(CommandOutput::Verified)
         }
+        command @ (Command::Keygen { .. } | Command::Sign { .. }) => sign::run(tool, command),
         Command::Put { program: true, .. } => put_program(tool),
         Command::Put { release, store, .. } => {
             handoff::put(tool, release.as_ref(), store.as_deref()).map(CommandOutput::Put)

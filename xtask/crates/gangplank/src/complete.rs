@@ -3,9 +3,9 @@
 //! It has to be fast, so it reads only local files: no network, no git, no other program. Unreadable files are skipped
 //! silently.
 
-use crate::buckets::BUCKETS;
 use crate::cli;
 use crate::cli::{CommandLine, Shell};
+use crate::parts::tool;
 use clap_complete::engine::{self, ArgValueCandidates, CompletionCandidate};
 use gangplank_deploy::extend::Extensions;
 use gangplank_deploy::tool::Tool;
@@ -110,7 +110,7 @@ fn with_values(command: CommandLine, known: &Arc<Known>) -> CommandLine {
 
 impl Known {
     fn tool(&self) -> Tool<'_> {
-        Tool { ctx: &self.ctx, project: self.project, extensions: self.extensions, buckets: BUCKETS }
+        tool(&self.ctx, self.project, self.extensions)
     }
 
     /// The envs on the command line; all envs if there is none.

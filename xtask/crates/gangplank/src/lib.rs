@@ -41,6 +41,7 @@
 //! | `gangplank-system` | processes, git, HTTP, CircleCI's API, this machine |
 //! | `gangplank-deploy` | stores, hosts and the commands that build, store and deploy |
 //! | `gangplank-bucket` | stores in buckets and static sites: feature `s3` |
+//! | `gangplank-sign` | `keygen`, `sign`, and envs that require a signature: feature `sign`, compiled when used |
 //! | `gangplank-lint`, `gangplank-html`, `gangplank-launch` | `ci lint`, `report`, jobs on request without a compiler: features `lint`, `html`, `launch`, compiled when used |
 //! | `gangplank-local-ci`, `gangplank-loopback` | `ci run`, with CircleCI's API where the handoff needs it: features `local-ci`, `loopback`, compiled when used |
 //!
@@ -49,7 +50,6 @@
 //! repository has the map and the rules.
 
 mod approval;
-mod buckets;
 mod cli;
 mod commands;
 mod complete;
@@ -57,6 +57,7 @@ mod doctor;
 pub mod extend;
 #[cfg(feature = "man")]
 mod man;
+mod parts;
 pub mod prelude;
 pub mod program;
 mod report;

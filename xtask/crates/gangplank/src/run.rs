@@ -1,14 +1,13 @@
 //! Runs a command line: parses it, runs the command, prints the answer or the error, and returns the exit code.
 
-use crate::buckets::BUCKETS;
 use crate::cli::{self, Color, Command, Global};
 use crate::commands::{self, CommandOutput};
 use crate::complete;
+use crate::parts::tool;
 use crate::report::style::Style;
 use crate::report::term::{Level, TermSink};
 use crate::report::{json, term, text};
 use gangplank_deploy::extend::Extensions;
-use gangplank_deploy::tool::Tool;
 use gangplank_model::error::{self, Kind, Result, hint_of, kind_of};
 use gangplank_model::event::{HostOutput, Sink, Stream};
 use gangplank_model::project::Project;
@@ -58,7 +57,7 @@ fn run(project: &'static Project, extensions: &'static Extensions, args: impl In
     let print_line = |said: &HostOutput| ui.print_host_output(said);
     // The doctor reports what is wrong with a project, and goes on.
     let valid = if cli.command.takes_any_project() { Ok(()) } else { project.validate() };
-    let run = || commands::run(&Tool { ctx: &ctx, project, extensions, buckets: BUCKETS }, &cli, &print_line);
+    let run = || commands::run(&tool(&ctx, project, extensions), &cli, &print_line);
     if let (Ok(()), Command::Status { watch: Some(seconds), .. }) = (&valid, &cli.command) {
         return ui.watch(&ctx, &run, Duration::from_secs(u64::from(*seconds)));
     }

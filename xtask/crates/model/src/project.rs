@@ -88,6 +88,9 @@ pub struct Env {
     pub site: Site,
     /// The recipients of notifications of deploys, failures and approvals.
     pub notify: &'static [Notify],
+    /// Who may sign what is deployed here: public keys (`ssh-ed25519 AAAA... NAME`), or paths of files in the format of
+    /// `allowed_signers`. None: releases need no signature.
+    pub require_signature: &'static [&'static str],
 }
 
 impl Env {
@@ -108,6 +111,7 @@ impl Env {
         hooks: &[],
         site: Site::DEFAULT,
         notify: &[],
+        require_signature: &[],
     };
 }
 
@@ -280,6 +284,8 @@ pub struct Ci {
     /// Whether each deploy job ends with `cargo xtask report`, whose page is among the job's artifacts. Everyone who may
     /// read the artifacts sees the names of hosts, users and files.
     pub report: bool,
+    /// The CircleCI context with `GANGPLANK_SIGNING_KEY`, with which the pipeline signs each release.
+    pub sign: Option<&'static str>,
     /// Whether `test` fails for code that rustfmt would change.
     pub format: bool,
     /// Whether `test` fails for a warning of clippy or rustdoc; errors always fail it.
@@ -335,6 +341,7 @@ impl Ci {
         pointers: &[("main", "LATEST_BUILD_NUM")],
         launch: false,
         report: true,
+        sign: None,
         format: true,
         deny_warnings: true,
     };

@@ -5,3 +5,4 @@ pub mod id;
 pub mod layout;
 pub(crate) mod links;
 pub mod manifest;
+pub mod signature;

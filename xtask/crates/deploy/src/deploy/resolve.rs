@@ -12,7 +12,7 @@ use gangplank_bundle::delta;
 use gangplank_bundle::release::{Release, scratch};
 use gangplank_model::error::{Kind, Result, hint_of, kind_of, not_found, usage};
 use gangplank_model::plan;
-use gangplank_model::project::{Project, Transfer};
+use gangplank_model::project::{Env, Project, Transfer};
 use gangplank_model::release::id::{ReleaseId, Selector};
 use gangplank_model::release::layout::RELEASES;
 use gangplank_model::release::manifest;
@@ -208,12 +208,24 @@ impl<'ctx> Catalog<'ctx> {
     /// the deploy.
     ///
     /// [`Transfer::Pull`] fetches and verifies it too: hosts accept only a bundle with the digest verified here.
-    pub(crate) fn fetch_for_deploy(&self, id: &ReleaseId, transfer: Transfer) -> Result<ReleaseSource<'_>> {
+    ///
+    /// A signature that `env` requires is checked before anything is fetched, and of what was fetched.
+    pub(crate) fn fetch_for_deploy(&self, id: &ReleaseId, env: &Env) -> Result<ReleaseSource<'_>> {
+        let transfer = env.transfer;
+        if !env.require_signature.is_empty() {
+            self.tool.check_signature(env, &self.manifest(id)?)?;
+        }
         let linked = if transfer == Transfer::Pull { self.linked(id) } else { None };
         let fetched = self.ctx.root.join(FETCHED);
         machine::sweep(&fetched);
         let dir = scratch(&fetched, "deploying");
-        let release = self.fetch(id, &dir).inspect_err(|_| drop(std::fs::remove_dir_all(&dir)))?;
+        let fetched = self.fetch(id, &dir).and_then(|release| {
+            if let Some(signer) = self.tool.check_signature(env, release.manifest())? {
+                self.ctx.note(format!("{id} was signed by {signer}"));
+            }
+            Ok(release)
+        });
+        let release = fetched.inspect_err(|_| drop(std::fs::remove_dir_all(&dir)))?;
         let refused = match &linked {
             _ if transfer != Transfer::Pull => None,
             None => Some(format!("no store can sign a URL of {id}")),

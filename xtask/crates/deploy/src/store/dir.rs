@@ -1,7 +1,7 @@
 //! A directory as a store: `DIR/<id>/` with the three files of a release. Also CircleCI's workspace, a directory that
 //! CircleCI copies from job to job.
 
-use crate::store::{EMPTY_WORKSPACE, Put, Store, another, fetch_verified};
+use crate::store::{EMPTY_WORKSPACE, Put, Store, another, fetch_verified, has_signatures};
 use gangplank_bundle::files;
 use gangplank_bundle::release::{Release, scratch, sync_dir};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, not_found, usage, verification};
@@ -50,6 +50,7 @@ impl<'ctx> DirStore<'ctx> {
         let ours = release.manifest();
         let theirs = Release::read_manifest(&self.dir.join(release.id().as_str()))?;
         if ours.bundle == theirs.bundle {
+            has_signatures(&self.url, ours, &theirs)?;
             return self.heal(release);
         }
         Err(another(&self.url, ours, &theirs).into())

@@ -30,6 +30,13 @@ pub fn answer(answer: &CommandOutput, style: Style, now: Timestamp) -> String {
             it.unpacked.as_ref().map_or(String::new(), |dir| format!(", unpacked into {}", dir.display()))
         ),
         CommandOutput::Fetched(it) => format!("{}\n", it.dir.display()),
+        #[cfg(feature = "gangplank-sign")]
+        CommandOutput::Keygen(it) => format!("{}\n", it.key),
+        #[cfg(feature = "gangplank-sign")]
+        CommandOutput::Signed(it) => {
+            let done = if it.already_there { "was signed already" } else { "signed" };
+            format!("{} {done} by {}\n", it.release, it.key)
+        }
         CommandOutput::Put(done) => done.iter().map(put).collect(),
         CommandOutput::Pruned(done) => pruned(done, style),
         CommandOutput::Published(done) => done.iter().map(published).collect(),

@@ -35,6 +35,13 @@ pub fn pipeline(project: &Project, handoff: Handoff) -> Result<Pipeline> {
             .hint("name the context with CIRCLE_TOKEN in `Ci` of xtask/src/main.rs, or remove `launch: true`")
             .err();
     }
+    if project.ci.sign.is_some() && handoff == Handoff::Artifacts {
+        return usage(
+            "`sign` and the handoff `artifacts`: the job that stores a release runs on every branch, and compiles",
+        )
+        .hint("choose the handoff workspace or s3, whose job that signs runs on one branch and compiles nothing")
+        .err();
+    }
     Ok(match handoff {
         Handoff::Workspace => workspace(project),
         Handoff::Artifacts | Handoff::S3 => across_workflows(project, handoff),
@@ -60,6 +67,10 @@ fn workspace(project: &Project) -> Pipeline {
     let first: Vec<_> = project.envs.iter().take(1).filter(|env| env.approval).collect();
     let mut jobs = vec![check(project), with_steps(build(project, Handoff::Workspace), ask_for_approvals(&first))];
     let mut after = "build".to_owned();
+    if let Some(job) = sign(project) {
+        after.clone_from(&job.name);
+        jobs.push(job);
+    }
     for (n, env) in project.envs.iter().enumerate() {
         if env.approval {
             let approve = Job { requires: vec![after.clone()], filter: Some(on_branch(project)), ..approve(env) };
@@ -208,18 +219,37 @@ fn build(project: &Project, handoff: Handoff) -> Job {
     Job { requires: vec!["check".into()], ..Job::new("build", Kind::Work(compiling(project, steps))) }
 }
 
+const SIGN: (&str, &[&str]) = ("Sign the release", &["sign"]);
+
+/// Signs the release in the workspace. A job of its own: where code is compiled, its build scripts could read the key.
+fn sign(project: &Project) -> Option<Job> {
+    let context = project.ci.sign?;
+    let steps =
+        vec![persisted(SIGN.0, SIGN.1), Step::Persist { root: WORKSPACE.into(), paths: vec!["releases".into()] }];
+    Some(Job {
+        requires: vec!["build".into()],
+        filter: Some(on_branch(project)),
+        contexts: vec![context.to_owned()],
+        ..Job::new("sign", Kind::Work(on_workspace(project, steps)))
+    })
+}
+
 /// Makes a build available to other workflows: stores it, and points the branch's variable at it.
 fn publish(project: &Project, handoff: Handoff) -> Job {
     let put: (&str, &[&str]) = match handoff {
         Handoff::S3 => ("Put into the stores", &["put"]),
         Handoff::Workspace | Handoff::Artifacts => ("Verify the artifacts", &["verify", "--store"]),
     };
-    let steps = [put, ("Point to this build", &["publish"])].map(|(name, args)| persisted(name, args));
+    let sign = project.ci.sign.map(|_| SIGN);
+    let steps = sign.into_iter().chain([put, ("Point to this build", &["publish"])]);
     Job {
         requires: vec!["build".into()],
         filter: Some(on_branch(project)),
-        contexts: project.ci.context.iter().map(|context| (*context).to_owned()).collect(),
-        ..Job::new("publish", Kind::Work(on_workspace(project, steps.into())))
+        contexts: project.ci.context.into_iter().chain(project.ci.sign).map(str::to_owned).collect(),
+        ..Job::new(
+            "publish",
+            Kind::Work(on_workspace(project, steps.map(|(name, args)| persisted(name, args)).collect())),
+        )
     }
 }
 

@@ -4,6 +4,7 @@ use crate::error::{Result, verification};
 use crate::release::digest::is_digest;
 use crate::release::id::ReleaseId;
 use crate::release::links::Tree;
+use crate::release::signature;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
@@ -50,6 +51,9 @@ pub struct Manifest {
     /// Every file of the archive, sorted by path.
     #[serde(deserialize_with = "limited")]
     pub files: Vec<FileEntry>,
+    /// Signatures of [`Manifest::signed_bytes`], each the text of an SSH signature.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<String>,
 }
 
 /// Reads the list of files up to its limit, which bounds the memory.
@@ -292,6 +296,11 @@ impl Manifest {
         text
     }
 
+    /// What a signature signs: the JSON without signatures. Parsing keeps nothing else, so nothing that is used is unsigned.
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        Self { signatures: vec![], ..self.clone() }.to_json()
+    }
+
     /// A description of the first file that differs in another manifest of the same id.
     pub fn difference(&self, theirs: &Self) -> String {
         let short = |content: &Content| match content {
@@ -318,6 +327,7 @@ impl Manifest {
     /// to.
     fn check(&self) -> Result<(), String> {
         self.check_texts()?;
+        signature::check(&self.signatures)?;
         if self.bundle.file != Self::bundle_name(&self.app, &self.id, self.compression()) {
             return Err(format!("bundle is named `{}`", self.bundle.file.escape_debug()));
         }

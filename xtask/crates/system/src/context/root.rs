@@ -11,13 +11,14 @@ const XTASK_MANIFEST: &str = "xtask/Cargo.toml";
 pub const ENGINE_SUMS: &str = "xtask/crates/SHA256SUMS";
 
 /// The features of the engine that a copy may lack, with the directory of the crate of each.
-pub const PARTS: [(&str, &str); 6] = [
+pub const PARTS: [(&str, &str); 7] = [
     ("html", "html"),
     ("launch", "launch"),
     ("lint", "lint"),
     ("local-ci", "local-ci"),
     ("loopback", "loopback"),
     ("s3", "bucket"),
+    ("sign", "sign"),
 ];
 
 /// Whether the copy of the engine in a project lacks the crate of a feature.

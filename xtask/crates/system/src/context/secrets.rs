@@ -25,6 +25,7 @@ const WORDS: &[&str] = &[
     "MASTER_KEY",
     "PRIVATE_KEY",
     "SAS_KEY",
+    "SIGNING_KEY",
     "STORAGE_KEY",
     "CONNECTION_STRING",
     "CREDENTIAL",
