@@ -18,5 +18,6 @@ mod fleet;
 mod host;
 mod new;
 mod parts;
+mod sign;
 mod store;
 mod tidy;

@@ -131,6 +131,8 @@ fn on_a_laptop(seen: &Shapes) {
         .unwrap();
     run("build", "build");
     run(SEALED, "verify latest");
+    run("keygen", "keygen target/key");
+    run("sign", "sign latest --key target/key");
     run("put", "put");
     run(SEALED, "fetch");
     run(OUTCOME, "plan dev -v");

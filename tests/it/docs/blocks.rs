@@ -36,16 +36,23 @@ pub struct Block {
 }
 
 impl Block {
+    /// Whether its fence, if any, names a shell.
+    fn is_shell(&self) -> bool {
+        self.language.as_deref().is_none_or(|name| ["", "sh"].contains(&name))
+    }
+
     pub fn is_commands(&self) -> bool {
+        if !self.is_shell() {
+            return false;
+        }
         let first = self.lines.first().and_then(|line| line.split_whitespace().next());
         first.is_some_and(|word| PROGRAMS.contains(&word))
     }
 
     /// Fails for a block that looks like commands and is none, and for a mark of a line that is not there.
     fn check(&self) -> Result<(), String> {
-        let is_shell = self.language.as_deref().is_none_or(|name| ["", "sh", "bash", "console"].contains(&name));
         let is_other = self.marks.iter().any(|mark| matches!(mark, Mark::Shows | Mark::NotRun(_)));
-        if is_shell && !is_other && !self.is_commands() {
+        if self.is_shell() && !is_other && !self.is_commands() {
             return Err(format!("line {}: its first word is no program of PROGRAMS: fence it as `text`", self.line));
         }
         match self.marks.iter().filter_map(Mark::left_out).find(|line| !(1..=self.lines.len()).contains(line)) {

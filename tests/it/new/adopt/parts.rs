@@ -20,7 +20,7 @@ fn project_without_parts_works_and_its_commands_say_how_to_get_them() {
     let main = project.join("xtask/src/main.rs");
     let edit = |from: &str, to: &str| fs::write(&main, fs::read_to_string(&main).unwrap().replace(from, to)).unwrap();
     edit(r#""file:target/store""#, r#""s3://acme/shop""#);
-    compiled.xtask(&project, "releases", &[]).fails(2, "this project was made without buckets", "--with s3`");
+    compiled.xtask(&project, "releases", &[]).fails(2, "this project was made without `s3`", "--with s3`");
     edit(r#""s3://acme/shop""#, r#""file:target/store""#);
     let tested = compiled.xtask(&project, "test --quick", &[]).ok();
     let remarks = ["warning: un", "linter"].iter().find(|remark| tested.stderr.contains(**remark));
@@ -38,6 +38,9 @@ fn project_without_parts_works_and_its_commands_say_how_to_get_them() {
     compiled.xtask(&project, "ci lint", &[]).ok();
     ran(command(&["new", "--upgrade", &project.display().to_string()])).ok();
     assert_eq!(parts(&project), "lint", "an upgrade keeps the parts");
+    ran(command(&["new", "--upgrade", &project.display().to_string(), "--with", "local-ci"])).ok();
+    let hint = "new --upgrade DIR --with loopback`";
+    compiled.xtask(&project, "ci loopback", &[]).fails(2, "this project was made without `loopback`", hint);
     // Its configs would call a command that is not there.
     edit("report: false", "report: true");
     compiled.xtask(&project, "ci generate", &[]).fails(2, "this project was made without `html`", "report: false");

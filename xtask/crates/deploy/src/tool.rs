@@ -90,7 +90,7 @@ impl<'a> Tool<'a> {
             return Ok(buckets);
         }
         let (reason, hint) = if is_left_out(&self.ctx.root, "s3") {
-            ("this project was made without buckets", left_out_hint("s3"))
+            ("this project was made without `s3`", left_out_hint("s3"))
         } else {
             let hint = "add \"s3\" to `default` below [features] in xtask/Cargo.toml: default = [\"s3\"]";
             ("this xtask was compiled without buckets", hint.to_owned())

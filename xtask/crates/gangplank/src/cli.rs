@@ -4,14 +4,18 @@ mod ci;
 mod control;
 mod report;
 mod setup;
+mod sign;
 mod test;
+mod value;
 
 pub use crate::cli::ci::{Ci, Run, Trigger};
 pub use crate::cli::control::Control;
 pub use crate::cli::report::Report;
 pub use crate::cli::setup::Setup;
+pub use crate::cli::sign::{Keygen, Sign};
 pub use crate::cli::test::Test;
 
+use crate::cli::value::{expected, selector};
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use gangplank_deploy::deploy::deployment::Options;
 use gangplank_deploy::extend;
@@ -90,19 +94,9 @@ pub enum Command {
         store: Option<String>,
     },
     /// Make a key to sign releases with: FILE, and FILE.pub for `require_signature`
-    Keygen {
-        /// The file of the private key
-        file: PathBuf,
-    },
+    Keygen(Keygen),
     /// Sign a release that was built here, before `put`
-    Sign {
-        /// The release [default: current commit]
-        #[arg(value_parser = selector)]
-        release: Option<Selector>,
-        /// A private key, or a public key whose private one is in ssh-agent [default: `GANGPLANK_SIGNING_KEY`]
-        #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
-    },
+    Sign(Sign),
     /// Upload a release to the stores
     Put {
         /// The release [default: current commit]
@@ -478,21 +472,6 @@ impl Command {
                 | Self::Ci(Ci::Run(_) | Ci::Trigger(_))
         )
     }
-}
-
-/// Parses a release.
-fn selector(text: &str) -> Result<Selector, String> {
-    text.parse().map_err(with_hint)
-}
-
-fn expected(text: &str) -> Result<Expected, String> {
-    text.parse().map_err(with_hint)
-}
-
-/// clap prints an error without its hint, so the hint becomes part of the text.
-#[allow(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
-fn with_hint(error: anyhow::Error) -> String {
-    format!("{error}\nhint: {}", gangplank_model::error::hint_of(&error).unwrap_or("see --help"))
 }
 
 /// The clap definition of all commands.

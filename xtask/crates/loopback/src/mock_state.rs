@@ -3,7 +3,7 @@
 //! The caller changes it with the methods here; requests read it, and change what requests may change. Methods panic
 //! for the id of a missing pipeline, workflow or job.
 
-use gangplank_local_ci::run::numbers::uuid;
+use gangplank_model::release::digest;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -293,7 +293,7 @@ impl MockState {
     /// A UUID that looks random and is the same in every run.
     pub fn uuid(&mut self) -> String {
         self.ids += 1;
-        uuid(&self.slug, self.ids)
+        digest::uuid(&format!("{} {}", self.slug, self.ids))
     }
 
     /// The current time.

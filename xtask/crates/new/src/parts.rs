@@ -24,30 +24,27 @@ pub fn part(name: &str) -> Result<Part> {
     }
 }
 
-/// The parts that a project with a handoff cannot do without, with the reason. `main_rs` sets `Ci.launch` for artifacts.
-pub fn needed(handoff: Handoff) -> &'static [(Part, &'static str)] {
-    match handoff {
-        Handoff::Workspace => &[],
-        Handoff::Artifacts => &[("launch", "the handoff artifacts"), ("loopback", "the handoff artifacts")],
-        Handoff::S3 => &[("s3", "the handoff s3")],
-    }
-}
-
-/// The parts of a copy: those of `before`, changed as wanted, and what is needed.
-pub fn parts(before: &[Part], with: &[Part], without: &[Part], needed: &[(Part, &str)]) -> Result<BTreeSet<Part>> {
-    if let Some((part, reason)) = needed.iter().find(|(part, _)| without.contains(part)) {
-        return usage(format!("{reason} needs the part `{part}`")).hint(format!("omit --without {part}")).err();
-    }
+/// The parts of a copy: those of `before`, changed as wanted, and what a handoff needs.
+pub fn parts(before: &[Part], with: &[Part], without: &[Part], handoff: Option<Handoff>) -> Result<BTreeSet<Part>> {
     if let Some(part) = with.iter().find(|part| without.contains(part)) {
         return usage(format!("`{part}` is both in --with and in --without")).hint("use one of them").err();
     }
-    let all = before.iter().chain(with).filter(|part| !without.contains(part)).copied();
-    let mut all: BTreeSet<_> = all.chain(needed.iter().map(|(part, _)| *part)).collect();
-    // The loopback API serves local runs.
-    if with.contains(&"loopback") && !without.contains(&"local-ci") {
-        all.insert("local-ci");
-    } else if !all.contains("local-ci") {
+    let mut all: BTreeSet<_> = before.iter().chain(with).filter(|part| !without.contains(part)).copied().collect();
+    if without.contains(&"local-ci") && !with.contains(&"loopback") {
+        // It serves local runs only.
         all.remove("loopback");
+    }
+    let needs = [
+        (handoff == Some(Handoff::S3), "s3", "the handoff s3"),
+        (handoff == Some(Handoff::Artifacts), "launch", "the handoff artifacts"),
+        (handoff == Some(Handoff::Artifacts) && all.contains("local-ci"), "loopback", "`ci run` with artifacts"),
+        (all.contains("loopback"), "local-ci", "`loopback`"),
+    ];
+    for (_, part, reason) in needs.into_iter().filter(|(is_needed, ..)| *is_needed) {
+        if without.contains(&part) {
+            return usage(format!("{reason} needs the part `{part}`")).hint(format!("omit --without {part}")).err();
+        }
+        all.insert(part);
     }
     Ok(all)
 }
@@ -82,11 +79,13 @@ mod tests {
             (&USUAL, &[], &[], Handoff::S3, "html local-ci s3"),
             (&USUAL, &[], &[], Handoff::Artifacts, "html launch local-ci loopback"),
             (&USUAL, &[], &["local-ci"], Handoff::Artifacts, "html launch"),
+            (&USUAL, &[], &["local-ci", "loopback"], Handoff::Artifacts, "html launch"),
             (&[], &["loopback"], &[], Handoff::Workspace, "local-ci loopback"),
+            (&["local-ci", "loopback"], &[], &["local-ci"], Handoff::Workspace, ""),
             (&["lint"], &[], &[], Handoff::Workspace, "lint"),
         ] {
-            let parts = parts(before, with, without, needed(handoff)).unwrap();
-            assert_eq!(parts.into_iter().collect::<Vec<_>>().join(" "), want);
+            let parts = parts(before, with, without, Some(handoff)).unwrap();
+            assert_eq!(parts.into_iter().collect::<Vec<_>>().join(" "), want, "{before:?} {with:?} {without:?}");
         }
     }
 
@@ -110,11 +109,16 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        let error = parts(&USUAL, &[], &["s3"], needed(Handoff::S3)).unwrap_err();
-        assert_eq!(error.to_string(), "the handoff s3 needs the part `s3`");
-        let error = parts(&USUAL, &["lint"], &["lint"], &[]).unwrap_err();
-        assert_eq!(error.to_string(), "`lint` is both in --with and in --without");
+        for (with, without, handoff, want) in [
+            (&[][..], &["s3"][..], Handoff::S3, "the handoff s3 needs the part `s3`"),
+            (&["lint"], &["lint"], Handoff::Workspace, "`lint` is both in --with and in --without"),
+            (&["loopback"], &["local-ci"], Handoff::Workspace, "`loopback` needs the part `local-ci`"),
+            (&[], &["loopback"], Handoff::Artifacts, "`ci run` with artifacts needs the part `loopback`"),
+        ] {
+            let error = parts(&USUAL, with, without, Some(handoff)).unwrap_err();
+            assert_eq!(error.to_string(), want);
+        }
         let error = part("linter").unwrap_err();
-        assert_eq!(hint_of(&error), Some("use html, launch, lint, local-ci, loopback, s3"));
+        assert_eq!(hint_of(&error), Some("use html, launch, lint, local-ci, loopback, s3, sign"));
     }
 }

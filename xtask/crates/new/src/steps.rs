@@ -9,14 +9,14 @@ use gangplank_model::error::{Result, failed, usage};
 use gangplank_model::project;
 use gangplank_model::project::{Ci, Handoff, Project};
 use gangplank_model::store_url::{is_bucket, is_site};
-use gangplank_system::context::{Context, Input, Output};
+use gangplank_system::context::{Context, Input, Output, PARTS};
 use std::fs;
 use std::path::Path;
 
 pub fn check_target(ctx: &Context, url: &str) -> Result<()> {
     if is_site(url) {
-        return usage(format!("target {url}: a new project has a service, and a static site has none"))
-            .hint("omit it, add --with s3, then follow docs/sites.md")
+        return usage(format!("target {url}: this command makes no static site"))
+            .hint("omit it, then follow docs/sites.md")
             .err();
     }
     let project = Project { app: project::App::DEFAULT, stores: &[], envs: &[], ci: Ci::DEFAULT };
@@ -63,7 +63,7 @@ pub fn plan(ctx: &Context, name: &str, options: &NewOptions) -> Result<Plan> {
             .hint("omit them, or use --engine vendor")
             .err();
     }
-    let parts = parts::parts(&parts::USUAL, &options.with, &options.without, parts::needed(handoff))?;
+    let parts = parts::parts(&parts::USUAL, &options.with, &options.without, Some(handoff))?;
     Ok(Plan {
         app: App::sample(name),
         handoff,
@@ -140,7 +140,20 @@ pub fn engine_of(engine: &Engine) -> Result<Engine> {
     let Engine::Path(dir) = engine else { return Ok(engine.clone()) };
     let dir = place::absolute(dir)?;
     match [dir.join(ENGINE_DIR), dir.clone()].into_iter().find(|dir| tree::is_engine(dir)) {
-        Some(dir) => Ok(Engine::Path(dir.join("gangplank"))),
+        Some(dir) => {
+            let lacks: Vec<_> =
+                PARTS.iter().filter(|(_, crate_dir)| !dir.join(crate_dir).is_dir()).map(|(part, _)| *part).collect();
+            if !lacks.is_empty() {
+                return usage(format!(
+                    "{} is a project's copy of the engine, without {}",
+                    dir.display(),
+                    lacks.join(", ")
+                ))
+                .hint("name a checkout of Gangplank: --engine path=../gangplank")
+                .err();
+            }
+            Ok(Engine::Path(dir.join("gangplank")))
+        }
         None => usage(format!("{} contains no engine", dir.display()))
             .hint("name a checkout of Gangplank: --engine path=../gangplank")
             .err(),

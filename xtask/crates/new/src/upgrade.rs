@@ -39,17 +39,15 @@ pub fn upgrade(ctx: &Context, dir: &Path, force: bool, options: &NewOptions) -> 
         return refuse(ctx, &dir, &edited);
     }
     let before = tree::version_of(&engine);
-    let of_xtask = read_if_there(&dir.join("xtask/Cargo.toml"))?.unwrap_or_default();
-    if options.without.contains(&"s3") && manifest::has_default(&of_xtask, "s3") {
-        return usage("the project uses `s3`: its xtask has it as a default feature")
-            .hint("remove \"s3\" from `default` in xtask/Cargo.toml and the bucket from xtask/src/main.rs first")
-            .err();
-    }
-    let parts = parts::parts(&parts::of_copy(&engine), &options.with, &options.without, &[])?;
+    let has_buckets = has_buckets(&dir, options)?;
+    let parts = parts::parts(&parts::of_copy(&engine), &options.with, &options.without, None)?;
     let vendored = tree::vendored(&parts)?;
     let same = read_if_there(&engine.join(tree::SUMS))?.map(String::into_bytes).as_ref() == vendored.0.get(tree::SUMS);
     let mut news = news(&read_if_there(&engine.join("CHANGELOG.md"))?.unwrap_or_default(), &vendored.changelog());
     let root = read_if_there(&dir.join("Cargo.toml"))?.unwrap_or_default();
+    if options.with.contains(&"s3") && !has_buckets {
+        news.push("to use buckets, write in xtask/Cargo.toml: [features] default = [\"s3\"]".into());
+    }
     news.extend(profiles(&root, &parts::left_out(&parts)));
     let made = NewReport {
         what: "upgrade",
@@ -85,6 +83,18 @@ pub fn upgrade(ctx: &Context, dir: &Path, force: bool, options: &NewOptions) -> 
     })?;
     let _ = fs::remove_dir_all(dir.join(OLD));
     Ok(made)
+}
+
+/// Whether the project's xtask has buckets by default; fails if they are to be removed.
+fn has_buckets(dir: &Path, options: &NewOptions) -> Result<bool> {
+    let of_xtask = read_if_there(&dir.join("xtask/Cargo.toml"))?.unwrap_or_default();
+    let has_buckets = manifest::has_default(&of_xtask, "s3");
+    if has_buckets && options.without.contains(&"s3") {
+        return usage("the project uses `s3`: its xtask has it as a default feature")
+            .hint("remove \"s3\" from `default` in xtask/Cargo.toml and the bucket from xtask/src/main.rs first")
+            .err();
+    }
+    Ok(has_buckets)
 }
 
 fn no_engine<T>(dir: &Path) -> Result<T> {
@@ -203,14 +213,16 @@ mod tests {
     fn profiles_to_remove_and_to_add_are_named() {
         let root = "[profile.dev.package]\ngangplank = { debug = false }\ngangplank-lint = { debug = false }\n";
         let of = "[profile.dev.package] in Cargo.toml: gangplank-";
-        let all = ["bucket", "html", "launch", "lint", "local-ci", "loopback"];
+        let all = ["bucket", "html", "launch", "lint", "local-ci", "loopback", "sign"];
         assert_eq!(super::profiles(root, &all), [format!("remove from {of}lint")]);
-        assert!(super::profiles(root, &["bucket", "html", "launch", "local-ci", "loopback"]).is_empty());
+        assert!(super::profiles(root, &["bucket", "html", "launch", "local-ci", "loopback", "sign"]).is_empty());
         assert_eq!(
             super::profiles(root, &all[2..4]),
             [
                 format!("remove from {of}lint"),
-                format!("add, as for gangplank, to {of}html, gangplank-local-ci, gangplank-loopback, gangplank-bucket"),
+                format!(
+                    "add, as for gangplank, to {of}html, gangplank-local-ci, gangplank-loopback, gangplank-bucket, gangplank-sign"
+                ),
             ]
         );
         assert!(super::profiles("[workspace]\n", &["lint"]).is_empty(), "an xtask of its own has a profile for all");

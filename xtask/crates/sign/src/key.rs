@@ -55,12 +55,13 @@ pub fn keygen(ctx: &Context, file: &Path) -> Result<Keygen> {
     let public = PathBuf::from(format!("{}.pub", private.display()));
     let mut seed = Zeroizing::new([0; 32]);
     if SystemRandom::new().fill(&mut *seed).is_err() {
-        return failed("the system gives no random bytes").hint("try again").err();
+        return failed("the system gives no random bytes").hint("run the same command again").err();
     }
     let comment = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let key = from_seed(&seed, &comment);
     let written = key.to_openssh(LineEnding::LF).and_then(|text| Ok((text, key.public_key().to_openssh()?)));
-    let (text, line) = written.map_err(|error| failed(format!("cannot write the key: {error}")))?;
+    let (text, line) =
+        written.map_err(|error| failed(format!("cannot write the key: {error}")).hint("run the same command again"))?;
     for (path, bytes, mode) in [(&private, text.as_bytes(), 0o600), (&public, format!("{line}\n").as_bytes(), 0o644)] {
         let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
         // The public key first would be a promise that a full disk breaks.
@@ -97,10 +98,12 @@ impl SigningKey {
                 (text, path.display().to_string())
             }
         };
-        // The error would not have the text, but might grow to.
-        let key = PrivateKey::from_openssh(text.trim_start().as_bytes())
-            .map_err(|_| usage(format!("{from} is not a private key in OpenSSH's format")))
-            .map_err(|error| error.hint("make one with `cargo xtask keygen FILE`"))?;
+        // The error is left out: it might show what it could not read.
+        let Ok(key) = PrivateKey::from_openssh(text.trim_start().as_bytes()) else {
+            return usage(format!("{from} is not a private key in OpenSSH's format"))
+                .hint("make one with `cargo xtask keygen FILE`")
+                .err();
+        };
         if key.is_encrypted() {
             return CliError::new(Kind::Auth, format!("the key {from} has a passphrase"))
                 .hint("add it to ssh-agent, `ssh-add FILE`, and use `--key FILE.pub`")

@@ -1,6 +1,6 @@
 //! The command-line arguments of `ci`, parsed with clap.
 
-use crate::cli::{selector, with_hint};
+use crate::cli::value::{selector, with_hint};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use gangplank_model::project::Handoff;
@@ -25,7 +25,7 @@ pub enum Ci {
     },
     /// Run the pipeline on this machine
     Run(Run),
-    /// Serve CircleCI's API over the results of `ci run`, for other clients
+    /// Serve CircleCI's API over the results of `ci run` with the handoff artifacts, for other clients
     #[command(hide = true)]
     Loopback,
     /// Start a deploy or a rollback on CircleCI: `ci trigger deploy prod`

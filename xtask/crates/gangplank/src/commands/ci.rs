@@ -59,7 +59,7 @@ fn loopback(tool: &Tool, _: Listener) -> Result<CommandOutput> {
 }
 
 /// How local runs open CircleCI's API, if it is compiled in.
-#[cfg(feature = "gangplank-loopback")]
+#[cfg(all(feature = "gangplank-local-ci", feature = "gangplank-loopback"))]
 const WITH_API: Option<Open> = Some(gangplank_loopback::cloud::open);
 #[cfg(all(feature = "gangplank-local-ci", not(feature = "gangplank-loopback")))]
 const WITH_API: Option<Open> = None;
@@ -72,8 +72,7 @@ fn run(tool: &Tool, cli: &Cli, run: &Run) -> Result<CommandOutput> {
     if handoff == Handoff::S3 && !cfg!(feature = "gangplank-bucket") {
         return Err(feature::compile_with(ctx, &["s3"], "buckets"));
     }
-    // Only this handoff is by the API.
-    let open = if handoff == Handoff::Artifacts { WITH_API } else { Some(numbers::open as Open) };
+    let open = if workflows::uses_api(project, handoff) { WITH_API } else { Some(numbers::open as Open) };
     let Some(open) = open else {
         return Err(feature::compile_with(ctx, &["gangplank/loopback"], "CircleCI's API on loopback"));
     };
@@ -114,12 +113,10 @@ fn run(tool: &Tool, _: &Cli, run: &Run) -> Result<CommandOutput> {
     let handoff = run.handoff.unwrap_or(tool.project.ci.handoff);
     // Wrong input is refused before anything is compiled.
     workflows::pipeline(tool.project, handoff)?;
-    let features: &[_] = match handoff {
-        Handoff::S3 => &["gangplank/local-ci", "s3"],
-        Handoff::Artifacts => &["gangplank/loopback"],
-        Handoff::Workspace => &["gangplank/local-ci"],
-    };
-    Err(feature::compile_with(tool.ctx, features, "local CI"))
+    let local_ci = if workflows::uses_api(tool.project, handoff) { "gangplank/loopback" } else { "gangplank/local-ci" };
+    let buckets = (handoff == Handoff::S3).then_some("s3");
+    let features: Vec<_> = std::iter::once(local_ci).chain(buckets).collect();
+    Err(feature::compile_with(tool.ctx, &features, "local CI"))
 }
 
 /// Starts a workflow on CircleCI. A deploy to an env with approval is confirmed here, because its job does not ask.

@@ -26,11 +26,12 @@ pub fn compile_with(ctx: &Context, more: &[&str], what: &str) -> anyhow::Error {
             ctx.become_xtask_with(&features)
         }
         Err(feature) => {
+            let cause = match feature.strip_prefix("gangplank/") {
+                Some(part) => format!("its engine lacks `{part}`: use that of a checkout of Gangplank"),
+                None => format!("write in xtask/Cargo.toml: [features] {feature} = [\"gangplank/{feature}\"]"),
+            };
             usage(format!("this xtask was compiled with the feature `{feature}`, and still without {what}"))
-                .hint(format!(
-                    "`unset {}`; if it is not set, write in xtask/Cargo.toml: [features] s3 = [\"gangplank/s3\"]",
-                    var::FEATURES
-                ))
+                .hint(format!("`unset {}`; if it is not set, {cause}", var::FEATURES))
                 .into()
         }
     }

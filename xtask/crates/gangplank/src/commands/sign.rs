@@ -18,7 +18,7 @@ pub fn compile_if_needed(tool: &Tool, command: &Command) -> Result<()> {
 /// Whether a command signs, or deploys to an env that requires a signature.
 fn needs(project: &Project, command: &Command) -> bool {
     match command {
-        Command::Keygen { .. } | Command::Sign { .. } => true,
+        Command::Keygen(_) | Command::Sign(_) => true,
         Command::Deploy { env, .. }
         | Command::Plan { env, .. }
         | Command::Promote { to: env, .. }
@@ -35,9 +35,9 @@ fn needs(project: &Project, command: &Command) -> bool {
 #[cfg(feature = "gangplank-sign")]
 pub fn run(tool: &Tool, command: &Command) -> Result<CommandOutput> {
     match command {
-        Command::Keygen { file } => gangplank_sign::key::keygen(tool.ctx, file).map(CommandOutput::Keygen),
-        Command::Sign { release, key } => {
-            gangplank_sign::sign::sign(tool, release.as_ref(), key.as_deref()).map(CommandOutput::Signed)
+        Command::Keygen(it) => gangplank_sign::key::keygen(tool.ctx, &it.file).map(CommandOutput::Keygen),
+        Command::Sign(it) => {
+            gangplank_sign::sign::sign(tool, it.release.as_ref(), it.key.as_deref()).map(CommandOutput::Signed)
         }
         _ => Ok(CommandOutput::Streamed),
     }

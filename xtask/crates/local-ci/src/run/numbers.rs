@@ -4,7 +4,7 @@ use crate::run::cloud::{
     Cloud, Opening, Running, Started, WorkflowEnd, keep_artifact, place, prune_artifacts, save, slug,
 };
 use gangplank_model::ci::pipeline::{Job, Workflow};
-use gangplank_model::error::Result;
+use gangplank_model::error::{Kind, Result, WithHint};
 use gangplank_model::release::digest;
 use gangplank_system::context::Context;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The directory of the state: the state with an API counts jobs of its own.
+const DIR: &str = "numbers";
 /// The file of the state.
-const FILE: &str = "numbers.json";
+const FILE: &str = "state.json";
 
 /// The state without a server.
 struct Numbered {
@@ -39,7 +41,9 @@ struct Numbers {
 
 /// Opens the state left by earlier runs. Jobs get no token, as without `CIRCLE_TOKEN` on CircleCI.
 pub fn open(of: &Opening) -> Result<Box<dyn Cloud>> {
-    let (slug, dir) = (slug(of.ctx, of.project), of.dir.to_owned());
+    let (slug, dir) = (slug(of.ctx, of.project), of.dir.join(DIR));
+    let what = || format!("cannot make {}", dir.display());
+    fs::create_dir_all(&dir).with_hint(Kind::Failed, what, || "check its permissions".into())?;
     Ok(Box::new(Numbered { slug, state: RefCell::new(read(&dir)), dir }))
 }
 
@@ -49,17 +53,11 @@ fn read(dir: &Path) -> Numbers {
     kept.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
-/// The UUID of that number in a project. It looks random and is the same in every run.
-pub fn uuid(slug: &str, number: u64) -> String {
-    let hex = digest::of(format!("{slug} {number}").as_bytes());
-    format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
-}
-
 impl Numbered {
     fn uuid(&self) -> String {
         let mut state = self.state.borrow_mut();
         state.ids += 1;
-        uuid(&self.slug, state.ids)
+        digest::uuid(&format!("{} {}", self.slug, state.ids))
     }
 
     /// The number of the next job.
@@ -95,7 +93,8 @@ impl Cloud for Numbered {
     }
 
     fn variables(&self, running: &Running, started: &Started, _: bool) -> Vec<(String, String)> {
-        place(running, started, self.state.borrow().pipeline, &self.slug).collect()
+        let id = ("CIRCLE_PROJECT_ID".to_owned(), digest::uuid(&self.slug));
+        place(running, started, self.state.borrow().pipeline, &self.slug).chain([id]).collect()
     }
 }
 

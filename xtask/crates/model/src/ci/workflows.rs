@@ -48,6 +48,12 @@ pub fn pipeline(project: &Project, handoff: Handoff) -> Result<Pipeline> {
     })
 }
 
+/// Whether jobs of the pipeline ask CircleCI's API: to pass releases on, or to find a stored program.
+pub fn uses_api(project: &Project, handoff: Handoff) -> bool {
+    let asks = || has_store(project, &["circleci:artifacts", "circleci:latest-artifacts"]);
+    handoff == Handoff::Artifacts || project.ci.launch || (handoff == Handoff::S3 && asks())
+}
+
 fn needs(project: &Project, handoff: Handoff, any_of: &[&str], like: &str) -> Result<()> {
     if has_store(project, any_of) {
         return Ok(());

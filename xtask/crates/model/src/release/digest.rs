@@ -98,6 +98,12 @@ impl<W: Write> Write for Through<W> {
     }
 }
 
+/// A UUID that looks random, and is the same for the same text.
+pub fn uuid(text: &str) -> String {
+    let hex = of(text.as_bytes());
+    format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
