@@ -113,7 +113,7 @@ struct Uploaded {
 
 impl Uploaded {
     fn store(&self) -> Box<dyn Store + '_> {
-        Tool::bare(self.ctx, &crate::parts::PROJECT).store("circleci:artifacts").unwrap()
+        gangplank_artifacts::open(self.ctx, &crate::parts::PROJECT, "circleci:artifacts").unwrap()
     }
 }
 

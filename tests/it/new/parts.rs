@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// The crates in a project's copy that a project can do without.
 pub fn parts(project: &Path) -> String {
-    let optional = ["bucket", "html", "launch", "lint", "local-ci", "loopback", "sign"];
+    let optional = ["artifacts", "bucket", "html", "launch", "lint", "local-ci", "loopback", "sign"];
     let all = names(&project.join("xtask/crates"));
     all.iter().map(String::as_str).filter(|name| optional.contains(name)).collect::<Vec<_>>().join(" ")
 }
@@ -19,7 +19,7 @@ fn new_copies_the_parts_that_a_project_needs() {
         ("none", &["--without", "html,local-ci"], ""),
         ("more", &["--with", "lint", "--with", "s3"], "bucket html lint local-ci"),
         ("bucket", &["--handoff", "s3"], "bucket html local-ci"),
-        ("artifacts", &["--handoff", "artifacts"], "html launch local-ci loopback"),
+        ("artifacts", &["--handoff", "artifacts"], "artifacts html launch local-ci loopback"),
     ] {
         let project = dir.path().join(name);
         make(&project, &[&["--name", "shop"][..], flags].concat()).ok();
@@ -30,12 +30,12 @@ fn new_copies_the_parts_that_a_project_needs() {
             fs::read_to_string(project.join("xtask/crates/gangplank/Cargo.toml")).unwrap(),
             fs::read_to_string(project.join("xtask/crates/deploy/Cargo.toml")).unwrap()
         );
-        for part in ["bucket", "html", "launch", "lint", "local-ci", "loopback", "sign"] {
+        for part in ["artifacts", "bucket", "html", "launch", "lint", "local-ci", "loopback", "sign"] {
             let has = want.split(' ').any(|it| it == part);
             assert_eq!(manifests.contains(&format!("\ngangplank-{part} = ")), has, "{name}: {part}");
         }
         let root = fs::read_to_string(project.join("Cargo.toml")).unwrap();
-        for part in ["bucket", "html", "launch", "lint", "local-ci", "loopback", "sign"] {
+        for part in ["artifacts", "bucket", "html", "launch", "lint", "local-ci", "loopback", "sign"] {
             let has = want.split(' ').any(|it| it == part);
             assert_eq!(root.contains(&format!("\ngangplank-{part} = ")), has, "{name}: cargo warns of {part}");
         }
@@ -60,7 +60,7 @@ fn new_with_contradictory_parts_is_refused() {
         (
             &["--with", "linter"][..],
             "the engine has no part `linter`",
-            "use html, launch, lint, local-ci, loopback, s3, sign",
+            "use artifacts, html, launch, lint, local-ci, loopback, s3, sign",
         ),
         (&["--handoff", "s3", "--without", "s3"], "the handoff s3 needs the part `s3`", "omit --without s3"),
         (&["--with", "lint", "--without", "lint"], "`lint` is both in --with and in --without", "use one of them"),

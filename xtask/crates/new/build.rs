@@ -22,6 +22,7 @@ const TEMPLATE: &[&str] = &[
 
 /// The crates that a project gets a copy of, in `xtask/crates`.
 const CRATES: &[&str] = &[
+    "artifacts",
     "bucket",
     "bundle",
     "deploy",

@@ -3,7 +3,7 @@
 use crate::deploy::report::Verified;
 use crate::deploy::resolve::Catalog;
 use crate::store;
-use crate::store::artifacts::DESTINATION;
+use crate::store::DESTINATION;
 use crate::store::{Published, Put, Retention, RetentionDecision, Store};
 use crate::tool::Tool;
 use gangplank_bundle::release::Release;

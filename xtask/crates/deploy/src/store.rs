@@ -1,6 +1,5 @@
 //! Stores: how build jobs pass whole releases to deploy jobs.
 
-pub(crate) mod artifacts;
 pub mod dir;
 
 use gangplank_bundle::release::{Release, scratch};
@@ -18,6 +17,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// `destination` of the `store_artifacts` step, and the directory of releases in the workspace.
+pub const DESTINATION: &str = "releases";
 /// The explanation of an empty workspace.
 pub(crate) const EMPTY_WORKSPACE: &str =
     "rerun the build job: no job that this one `requires` persisted a workspace, or it is older than 15 days";

@@ -4,7 +4,6 @@ use crate::extend::{Extensions, own};
 use crate::host::Target;
 use crate::host::directory::HostTarget;
 use crate::host::ssh::Address;
-use crate::store::artifacts::{ArtifactStore, Finder};
 use crate::store::dir::DirStore;
 use crate::store::{Store, workspace};
 use gangplank_model::error::{Result, usage};
@@ -24,9 +23,14 @@ pub struct Tool<'a> {
     pub extensions: &'static Extensions,
     /// Buckets, if they are compiled in.
     pub buckets: Option<&'static Buckets>,
+    /// CircleCI's artifacts, if they are compiled in: `gangplank_artifacts::open`.
+    pub artifacts: Option<OpenArtifacts>,
     /// Signatures, if they are compiled in.
     pub signatures: Option<&'static Signatures>,
 }
+
+/// Opens `circleci:artifacts` or `circleci:latest-artifacts`.
+pub type OpenArtifacts = for<'a> fn(&'a Context, &'a Project, &str) -> Result<Box<dyn Store + 'a>>;
 
 /// How signatures of releases are checked: `gangplank_sign::SIGNATURES`.
 #[derive(Debug, Clone, Copy)]
@@ -46,9 +50,9 @@ pub struct Buckets {
 }
 
 impl<'a> Tool<'a> {
-    /// A tool without buckets and signatures, and without what the project adds.
+    /// A tool without buckets, artifacts and signatures, and without what the project adds.
     pub fn bare(ctx: &'a Context, project: &'a Project) -> Self {
-        Self { ctx, project, extensions: &Extensions::NONE, buckets: None, signatures: None }
+        Self { ctx, project, extensions: &Extensions::NONE, buckets: None, artifacts: None, signatures: None }
     }
 
     /// Opens a store by its URL. Nothing is asked of it yet.
@@ -58,10 +62,12 @@ impl<'a> Tool<'a> {
             Some(("file", dir)) if dir.starts_with('~') => Err(no_tilde(&format!("store {url}")).into()),
             Some(("file", dir)) if !dir.is_empty() => Ok(Box::new(DirStore::new(ctx, url, local_dir(&ctx.home, dir)))),
             Some(("circleci", "workspace")) => Ok(Box::new(DirStore::new(ctx, url, workspace(ctx).join("releases")))),
-            Some(("circleci", "artifacts")) => Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Commit))),
-            Some(("circleci", "latest-artifacts")) => {
-                Ok(Box::new(ArtifactStore::new(ctx, project, url, Finder::Latest)))
-            }
+            Some(("circleci", "artifacts" | "latest-artifacts")) => match self.artifacts {
+                Some(open) => open(ctx, project, url),
+                None => usage(format!("store {url}: this project was made without `artifacts`"))
+                    .hint(left_out_hint("artifacts"))
+                    .err(),
+            },
             Some(("s3" | "gs" | "az", _)) => (self.buckets(&format!("store {url}"))?.store)(ctx, project, url),
             scheme => match own(self.extensions.stores, scheme) {
                 Some(open) => open(ctx, url),

@@ -40,6 +40,7 @@
 //! | `gangplank-bundle` | release bundles: packed, checked, compared, unpacked |
 //! | `gangplank-system` | processes, git, HTTP, CircleCI's API, this machine |
 //! | `gangplank-deploy` | stores, hosts and the commands that build, store and deploy |
+//! | `gangplank-artifacts` | the store `circleci:artifacts`: feature `artifacts`, on by default |
 //! | `gangplank-bucket` | stores in buckets and static sites: feature `s3` |
 //! | `gangplank-sign` | `keygen`, `sign`, and envs that require a signature: feature `sign`, compiled when used |
 //! | `gangplank-lint`, `gangplank-html`, `gangplank-launch` | `ci lint`, `report`, jobs on request without a compiler: features `lint`, `html`, `launch`, compiled when used |

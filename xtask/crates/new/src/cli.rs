@@ -49,7 +49,7 @@ pub struct New {
     /// The source of the engine: vendor (a copy), git=URL,tag=TAG or path=DIR
     #[arg(long, value_name = "FROM", default_value = "vendor")]
     pub engine: String,
-    /// More parts of the engine to copy: `launch`, `lint` (`ci lint`), `loopback`, `s3` (buckets), `sign`
+    /// More parts of the engine to copy: `artifacts`, `launch`, `lint` (`ci lint`), `loopback`, `s3` (buckets), `sign`
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     pub with: Vec<String>,
     /// Parts not to copy: `html` (`report`), `local-ci` (`ci run`)

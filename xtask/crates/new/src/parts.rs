@@ -36,6 +36,7 @@ pub fn parts(before: &[Part], with: &[Part], without: &[Part], handoff: Option<H
     }
     let needs = [
         (handoff == Some(Handoff::S3), "s3", "the handoff s3"),
+        (handoff == Some(Handoff::Artifacts), "artifacts", "the handoff artifacts"),
         (handoff == Some(Handoff::Artifacts), "launch", "the handoff artifacts"),
         (handoff == Some(Handoff::Artifacts) && all.contains("local-ci"), "loopback", "`ci run` with artifacts"),
         (all.contains("loopback"), "local-ci", "`loopback`"),
@@ -55,6 +56,7 @@ pub fn of_copy(engine: &Path) -> Vec<Part> {
     let has = |part: &str, dir: &str| {
         engine.join(dir).is_dir()
             || (!has_parts && (part == "s3" || USUAL.contains(&part)))
+            || (part == "artifacts" && (!has_parts || engine.join("deploy/src/store/artifacts.rs").is_file()))
             || (part == "loopback" && (!has_parts || engine.join("local-ci/src/loopback").is_dir()))
     };
     PARTS.iter().filter(|(part, dir)| has(part, dir)).map(|(part, _)| *part).collect()
@@ -77,9 +79,9 @@ mod tests {
             (&USUAL, &["lint"], &["html"], Handoff::Workspace, "lint local-ci"),
             (&USUAL, &[], &["html", "local-ci"], Handoff::Workspace, ""),
             (&USUAL, &[], &[], Handoff::S3, "html local-ci s3"),
-            (&USUAL, &[], &[], Handoff::Artifacts, "html launch local-ci loopback"),
-            (&USUAL, &[], &["local-ci"], Handoff::Artifacts, "html launch"),
-            (&USUAL, &[], &["local-ci", "loopback"], Handoff::Artifacts, "html launch"),
+            (&USUAL, &[], &[], Handoff::Artifacts, "artifacts html launch local-ci loopback"),
+            (&USUAL, &[], &["local-ci"], Handoff::Artifacts, "artifacts html launch"),
+            (&USUAL, &[], &["local-ci", "loopback"], Handoff::Artifacts, "artifacts html launch"),
             (&[], &["loopback"], &[], Handoff::Workspace, "local-ci loopback"),
             (&["local-ci", "loopback"], &[], &["local-ci"], Handoff::Workspace, ""),
             (&["lint"], &[], &[], Handoff::Workspace, "lint"),
@@ -96,8 +98,8 @@ mod tests {
             (&["deploy", "lint", "bucket"], "lint s3"),
             (&["deploy", "local-ci"], "local-ci"),
             (&["deploy", "local-ci/src/loopback"], "local-ci loopback"),
-            (&["deploy/src/store/object", "local-ci", "lint"], "html lint local-ci loopback s3"),
-            (&["gangplank"], "html local-ci loopback s3"),
+            (&["deploy/src/store/object", "local-ci", "lint"], "artifacts html lint local-ci loopback s3"),
+            (&["gangplank"], "artifacts html local-ci loopback s3"),
         ] {
             let copy = tempfile::tempdir().unwrap();
             for dir in dirs {
@@ -119,6 +121,6 @@ mod tests {
             assert_eq!(error.to_string(), want);
         }
         let error = part("linter").unwrap_err();
-        assert_eq!(hint_of(&error), Some("use html, launch, lint, local-ci, loopback, s3, sign"));
+        assert_eq!(hint_of(&error), Some("use artifacts, html, launch, lint, local-ci, loopback, s3, sign"));
     }
 }

@@ -213,15 +213,18 @@ mod tests {
     fn profiles_to_remove_and_to_add_are_named() {
         let root = "[profile.dev.package]\ngangplank = { debug = false }\ngangplank-lint = { debug = false }\n";
         let of = "[profile.dev.package] in Cargo.toml: gangplank-";
-        let all = ["bucket", "html", "launch", "lint", "local-ci", "loopback", "sign"];
+        let all = ["artifacts", "bucket", "html", "launch", "lint", "local-ci", "loopback", "sign"];
         assert_eq!(super::profiles(root, &all), [format!("remove from {of}lint")]);
-        assert!(super::profiles(root, &["bucket", "html", "launch", "local-ci", "loopback", "sign"]).is_empty());
+        assert!(
+            super::profiles(root, &["artifacts", "bucket", "html", "launch", "local-ci", "loopback", "sign"])
+                .is_empty()
+        );
         assert_eq!(
-            super::profiles(root, &all[2..4]),
+            super::profiles(root, &all[3..5]),
             [
                 format!("remove from {of}lint"),
                 format!(
-                    "add, as for gangplank, to {of}html, gangplank-local-ci, gangplank-loopback, gangplank-bucket, gangplank-sign"
+                    "add, as for gangplank, to {of}artifacts, gangplank-html, gangplank-local-ci, gangplank-loopback, gangplank-bucket, gangplank-sign"
                 ),
             ]
         );

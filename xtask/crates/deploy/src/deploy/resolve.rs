@@ -74,7 +74,7 @@ impl<'ctx> Catalog<'ctx> {
         let ctx = tool.ctx;
         let mut catalog = Self::built(tool);
         if ctx.in_ci() {
-            let dir = store::workspace(ctx).join(store::artifacts::DESTINATION);
+            let dir = store::workspace(ctx).join(store::DESTINATION);
             catalog.stores.push(Box::new(DirStore::new(ctx, store_url::WORKSPACE_URL, dir)));
         }
         catalog

@@ -11,7 +11,8 @@ const XTASK_MANIFEST: &str = "xtask/Cargo.toml";
 pub const ENGINE_SUMS: &str = "xtask/crates/SHA256SUMS";
 
 /// The features of the engine that a copy may lack, with the directory of the crate of each.
-pub const PARTS: [(&str, &str); 7] = [
+pub const PARTS: [(&str, &str); 8] = [
+    ("artifacts", "artifacts"),
     ("html", "html"),
     ("launch", "launch"),
     ("lint", "lint"),

@@ -5,10 +5,10 @@
 //! that instead. Of two concurrent publishers the newer one wins, whatever the order of writes: its build succeeded
 //! before its write, so the older one finds it.
 
-use crate::store::Published;
-use crate::store::artifacts::find;
-use crate::store::artifacts::find::Found;
-use crate::store::artifacts::{ArtifactStore, job_of};
+use crate::store::find;
+use crate::store::find::Found;
+use crate::store::{ArtifactStore, job_of};
+use gangplank_deploy::store::Published;
 use gangplank_model::error::{CliError, Kind, Result, kind_of, usage};
 use gangplank_model::plan::{Age, age};
 use gangplank_model::release::manifest::Manifest;

@@ -7,10 +7,10 @@
 mod find;
 mod pointer;
 
-use crate::store::artifacts::find::Found;
-use crate::store::dir::DirStore;
-use crate::store::{Published, Put, Store, branch, fetch_verified, workspace};
+use crate::store::find::Found;
 use gangplank_bundle::release::Release;
+use gangplank_deploy::store::dir::DirStore;
+use gangplank_deploy::store::{DESTINATION, Published, Put, Store, branch, fetch_verified, workspace};
 use gangplank_model::error::{CliError, Kind, Result, WithHint, not_found, usage};
 use gangplank_model::project::Project;
 use gangplank_model::release::id::ReleaseId;
@@ -30,8 +30,6 @@ use std::time::{Duration, Instant};
 
 /// The name of the build job, the only one whose artifacts count.
 pub(crate) const BUILD_JOB: &str = "build";
-/// `destination` of the `store_artifacts` step: first part of every artifact's path.
-pub(crate) const DESTINATION: &str = "releases";
 /// Number of pipelines that `list` reads.
 const LISTED: usize = 20;
 /// How long the list of a job's artifacts may lag behind its upload step.

@@ -1,7 +1,8 @@
 //! Finds a release through the API: pipelines of the branch, their workflows and reruns, the successful build job, its
 //! artifacts by exact name. Records each dead end, for an error that says more than "not found".
 
-use crate::store::artifacts::{ArtifactStore, BUILD_JOB, DESTINATION};
+use crate::store::{ArtifactStore, BUILD_JOB};
+use gangplank_deploy::store::DESTINATION;
 use gangplank_model::error::{CliError, Kind, Result, kind_of, not_found, usage, verification};
 use gangplank_model::release::id::ReleaseId;
 use gangplank_model::release::layout::SUMS;
