@@ -1,7 +1,7 @@
 //! The sample service: a page that shows which commit is running.
 //!
-//! It is small on purpose, and real where shipping needs it to be: it answers `/health` for the deploy and
-//! `/version` for its check, and it stops without dropping a request.
+//! It is small on purpose, and real where shipping needs it to be: a deploy checks that `/version` has its
+//! commit, a load balancer asks `/health`, and it stops without dropping a request.
 //!
 //! * [`settings`]: what the arguments and the environment ask for.
 //! * [`server`]: the routes, and how the service starts and stops.

@@ -88,7 +88,7 @@ fn fleet_with_canary_deploys_reverts_and_rolls_back() {
     p.write("www/broken", "");
     let three = p.release("3");
     let ran = p.run("deploy dev").fails(1, "is live again on ssh://fleet0", "deploy again");
-    assert!(ran.stderr.contains("3 host(s) were not reached"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("3 other hosts were not switched"), "{}", ran.stderr);
     assert_eq!(all_live(&fleet, 4), "2 2 2 2");
     for host in 1..4 {
         let history = fs::read_to_string(fleet.srv(host).join("app/history.jsonl")).unwrap();

@@ -185,7 +185,7 @@ fn ctrl_c_between_waves_leaves_unreached_hosts_alone() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("stopped by a signal") && said.contains("1 host(s) were not reached"), "{said}");
+    assert!(said.contains("stopped by a signal") && said.contains("1 other host was not switched"), "{said}");
     let reverted: Vec<_> = said.lines().filter(|line| line.contains(r#""event":"reverted""#)).collect();
     assert!(matches!(reverted.as_slice(), [line] if line.contains("file:srv/dev\"")), "{said}");
     for host in ["srv/dev", "srv/dev2"] {

@@ -106,7 +106,8 @@ impl Deployment<'_> {
         options: &Options,
     ) -> Result<Outcome> {
         if options.dry_run {
-            return Ok(Outcome::planned(self.env.name, verb, goal, plans));
+            let health = self.env.health.check.describe();
+            return Ok(Outcome { health, ..Outcome::planned(self.env.name, verb, goal, plans) });
         }
         let changes = plans.iter().any(|plan| !plan.steps.is_empty());
         let known =
@@ -192,7 +193,9 @@ pub fn rollback(tool: &Tool, env: &str, release: Option<&Selector>, options: &Op
         Some(selector) => Some(resolve::for_rollback(&catalog, &site, selector)?),
     };
     site.notifying(Verb::Rollback, named.as_ref(), options.dry_run, || {
-        roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id, of))
+        let failed_in = named.as_ref().map(|id| elsewhere::warn_of_failures(tool, &site, id, options));
+        let done = roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id, of))?;
+        Ok(Outcome { failed_in: failed_in.unwrap_or_default(), ..done })
     })
 }
 

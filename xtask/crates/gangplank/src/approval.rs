@@ -128,12 +128,12 @@ fn question(plan: &Outcome, commits: &dyn Fn(&ReleaseId, &ReleaseId) -> Option<u
     };
     let what = match (&plan.release, &from[..]) {
         (Some(to), [_, ..]) => {
-            let lives: Vec<_> = from.iter().map(|was| was.map_or("nothing", ReleaseId::as_str)).collect();
+            let lives: Vec<_> = from.iter().map(|was| was.map_or("nothing", ReleaseId::short)).collect();
             let news = match from[..] {
                 [Some(was)] => distance(was, to, commits),
                 _ => String::new(),
             };
-            format!("{} -> {to}{news}{targets}", lives.join(", "))
+            format!("{} -> {}{news}{targets}", lives.join(", "), to.short())
         }
         // The release is already live, and only something around it changes.
         _ => {
@@ -189,23 +189,24 @@ mod tests {
 
     #[test]
     fn question_names_releases_commits_and_targets() {
+        let (a, b) = (&A[16..], &B[16..]);
         let knows = |older: &ReleaseId, newer: &ReleaseId| Some(if older < newer { 3 } else { 0 });
         let ignorant = |_: &ReleaseId, _: &ReleaseId| None;
         let restart = vec![Step::Restart { release: id(B) }, Step::Check { release: id(B) }];
         for (verb, targets, known, want) in [
-            (Verb::Promote, vec![switch(Some(A), B)], true, format!("prod: {A} -> {B}, brings 3 commits; promote?")),
-            (Verb::Deploy, vec![switch(Some(A), B)], false, format!("prod: {A} -> {B}; deploy?")),
+            (Verb::Promote, vec![switch(Some(A), B)], true, format!("prod: {a} -> {b}, brings 3 commits; promote?")),
+            (Verb::Deploy, vec![switch(Some(A), B)], false, format!("prod: {a} -> {b}; deploy?")),
             (
                 Verb::Rollback,
                 vec![switch(Some(B), A), switch(Some(B), A)],
                 true,
-                format!("prod: {B} -> {A}, takes away 3 commits on 2 targets; roll back?"),
+                format!("prod: {b} -> {a}, takes away 3 commits on 2 targets; roll back?"),
             ),
             (
                 Verb::Deploy,
                 vec![switch(None, B), switch(Some(A), B), vec![]],
                 true,
-                format!("prod: nothing, {A} -> {B} on 2 targets; deploy?"),
+                format!("prod: nothing, {a} -> {b} on 2 targets; deploy?"),
             ),
             (
                 Verb::Deploy,

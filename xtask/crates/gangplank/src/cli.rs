@@ -35,9 +35,10 @@ use std::time::Duration;
     disable_help_subcommand = true
 )]
 #[command(after_help = "\
-A RELEASE is an id, 4 to 40 digits of a SHA, `HEAD`, `latest`, `build:N` (of CircleCI job N),
-`@ENV` (live there), or for a rollback `previous`. Exit codes (README.md): 0 ok, 1 failed,
-2 usage, 3 auth, 4 remote API, 5 not found, 6 locked, 7 verification, 8 stale, 9 NOT reverted")]
+A RELEASE is an id, 4 to 40 digits of a SHA, `HEAD`, `latest`, `build:N` (of
+CircleCI job N), `@ENV` (live there), or for a rollback `previous`.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 auth, 4 remote API, 5 not found,
+6 locked, 7 verification, 8 stale, 9 NOT reverted")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,

@@ -248,7 +248,7 @@ fn listen(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> {
             show(tool, project.env(env)?, host.as_deref(), *lines, listener)?;
         }
         Command::Exec { env, host, command } => {
-            confirm(ctx, project.env(env)?, cli.global.yes, "run a command in")?;
+            confirm(ctx, project.env(env)?, cli.global.yes, &format!("run `{}` in", command.join(" ")))?;
             deploy::hosts::exec(tool, project.env(env)?, host.as_deref(), command, listener)?;
         }
         _ => {}

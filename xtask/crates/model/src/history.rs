@@ -244,12 +244,23 @@ impl History {
         self.records.iter().any(|record| record.release.as_ref() == Some(id))
     }
 
-    /// The record that made a release live.
-    pub fn last_live(&self, id: &ReleaseId) -> Option<&Record> {
-        let live = |r: &&Record| {
-            matches!(r.event, HistoryEvent::Live | HistoryEvent::Restored) && r.release.as_ref() == Some(id)
-        };
-        self.records.iter().rev().find(live)
+    /// The record since which a release is live: a restart, or a revert after a failed deploy of another one, is no new
+    /// beginning.
+    pub fn live_since(&self, id: &ReleaseId) -> Option<&Record> {
+        let mut since: Option<&Record> = None;
+        let goes_live = |event| matches!(event, HistoryEvent::Live | HistoryEvent::Restored);
+        for record in self.records.iter().filter(|record| record.release.is_some() && goes_live(record.event)) {
+            if since.is_none_or(|since| since.release != record.release) {
+                since = Some(record);
+            }
+        }
+        since.filter(|since| since.release.as_ref() == Some(id))
+    }
+
+    /// The last change of what is live, if it failed.
+    pub fn failed_last(&self) -> Option<&Record> {
+        let ends = |record: &&Record| matches!(record.event, HistoryEvent::Live | HistoryEvent::Failed);
+        self.records.iter().rev().find(ends).filter(|record| record.event == HistoryEvent::Failed)
     }
 
     /// Full SHA of a release's commit, from any record that has it.
@@ -369,6 +380,24 @@ mod tests {
             "3",
             &expect!["stack [1 3] previous 1 good [3 1] bad [2] confirmed true"],
         );
+    }
+
+    #[test]
+    fn release_is_live_since_it_replaced_another_one() {
+        for (words, live, since, failed) in [
+            ("live 1", "1", Some(0), None),
+            ("live 1; switched 2; failed 2; restored 1", "1", Some(0), Some("2")),
+            ("live 1; switched 1; live 1", "1", Some(0), None),
+            ("live 1; live 2; rollback 1; switched 3; failed 3; restored 1", "1", Some(2), Some("3")),
+            ("live 1; failed 2; restored 1; switched 2; live 2", "2", Some(4), None),
+            ("live 1; switched 2", "2", None, None),
+            ("installed 1", "1", None, None),
+        ] {
+            let history = history(words);
+            let found = history.live_since(&id(live)).map(|since| history.records.iter().position(|it| it == since));
+            assert_eq!(found.flatten(), since, "{words}");
+            assert_eq!(history.failed_last().and_then(|it| it.release.clone()), failed.map(id), "{words}");
+        }
     }
 
     #[test]

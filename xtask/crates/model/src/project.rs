@@ -247,6 +247,21 @@ pub enum Check {
     Command(&'static str),
 }
 
+impl Check {
+    /// What it asks, in one line; `None` if it asks nothing.
+    pub fn describe(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Http { url, status, body } => {
+                let body = body.map_or(String::new(), |body| format!(" with `{body}`"));
+                Some(format!("GET {url} is {status}{body}"))
+            }
+            Self::Tcp { addr } => Some(format!("{addr} accepts a connection")),
+            Self::Command(command) => Some(format!("`{command}` exits with 0")),
+        }
+    }
+}
+
 impl Health {
     /// No check.
     pub const NONE: Self = Self::new(Check::None);

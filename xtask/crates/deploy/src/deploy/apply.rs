@@ -53,6 +53,8 @@ pub struct Outcome {
     pub release: Option<ReleaseId>,
     /// Other envs where a deploy of this release failed last.
     pub failed_in: Vec<String>,
+    /// What a health check asks, in a plan; absent if the env has none.
+    pub health: Option<String>,
     /// The plan of each target.
     pub targets: Vec<HostPlan>,
 }
@@ -60,7 +62,16 @@ pub struct Outcome {
 impl Outcome {
     /// The outcome of a dry run.
     pub fn planned(env: &str, verb: Verb, release: Option<ReleaseId>, targets: Vec<HostPlan>) -> Self {
-        Self { env: env.to_owned(), verb, changed: false, dry_run: true, release, failed_in: vec![], targets }
+        Self {
+            env: env.to_owned(),
+            verb,
+            changed: false,
+            dry_run: true,
+            release,
+            failed_in: vec![],
+            health: None,
+            targets,
+        }
     }
 
     /// Whether all targets were up to date.
@@ -115,6 +126,7 @@ pub fn apply(
         dry_run: false,
         release: goal,
         failed_in: vec![],
+        health: None,
         targets: plans,
     })
 }

@@ -39,6 +39,8 @@ pub struct HostStatus {
     pub since: Option<jiff::Timestamp>,
     /// The user who activated it.
     pub by: Option<String>,
+    /// The release of the last deploy or rollback, if it failed.
+    pub failed: Option<ReleaseId>,
     /// The release that `rollback` would activate.
     pub previous: Option<ReleaseId>,
     /// `running`, `starting`, `stopped`, `unit changed`, `ends at logout` or `unknown`; absent if the engine does not
@@ -109,7 +111,7 @@ pub(crate) fn subject(ctx: &Context, release: Option<&ReleaseId>) -> Option<Stri
 /// The state of a target as `status` prints it, without the subject of its commit.
 pub fn host_status(liveness: &LivenessChecker, env: &str, target: &str, state: &State) -> HostStatus {
     let live = state.live();
-    let record = live.and_then(|id| state.history.last_live(id));
+    let record = live.and_then(|id| state.history.live_since(id));
     HostStatus {
         env: env.to_owned(),
         target: target.to_owned(),
@@ -127,6 +129,7 @@ pub fn host_status(liveness: &LivenessChecker, env: &str, target: &str, state: &
         subject: None,
         since: record.map(|record| record.at),
         by: record.map(|record| record.by.clone()),
+        failed: state.history.failed_last().and_then(|record| record.release.clone()),
         previous: state.history.previous(live).cloned(),
         service: match state.service {
             ServiceState::None => None,
@@ -157,7 +160,7 @@ pub struct HostHistory {
 }
 
 /// `history ENV`: the last `limit` records of each target and store. Without `all`, only records that changed what is
-/// live.
+/// live. Unreachable hosts do not hide the others; the command fails if no host answers.
 pub fn history(tool: &Tool, env: &str, limit: usize, all: bool) -> Result<Vec<HostHistory>> {
     let Tool { ctx, project, .. } = *tool;
     let one = |(target, history): (String, History)| {
@@ -167,9 +170,21 @@ pub fn history(tool: &Tool, env: &str, limit: usize, all: bool) -> Result<Vec<Ho
         let subjects = subjects(ctx, records.iter().filter_map(|record| record.release.as_ref()));
         HostHistory { target, records, unreadable: history.unreadable, subjects }
     };
-    let mut histories = Vec::new();
-    for target in tool.targets(project.env(env)?)? {
-        histories.push((target.url().to_owned(), target.state()?.history));
+    let (mut histories, mut errors) = (Vec::new(), Vec::new());
+    let targets = tool.targets(project.env(env)?)?;
+    for (target, state) in targets.iter().zip(par_map(&targets, AT_ONCE, |target| target.state())) {
+        match state {
+            Ok(state) => histories.push((target.url().to_owned(), state.history)),
+            Err(error) => errors.push(error),
+        }
+    }
+    if histories.is_empty()
+        && let Some(error) = errors.pop()
+    {
+        return Err(error);
+    }
+    for error in errors {
+        ctx.warn(format!("{error:#}"));
     }
     // Stores keep a copy for hosts that lost their history.
     histories.extend(Catalog::open(tool)?.deploy_log().histories(ctx, env));

@@ -177,6 +177,11 @@ impl<'ctx> Catalog<'ctx> {
         if !commit.dirty {
             let mut found = self.of_commit(&commit.sha)?;
             found.retain(|manifest| !manifest.commit.dirty);
+            if found.is_empty() {
+                return not_found(self.and_unasked(&format!("{} was not built yet", &commit.sha[..7])))
+                    .hint("run `cargo xtask build`, or name a release: `cargo xtask releases` lists them")
+                    .err();
+            }
             return self.by_sha(&found, &commit.sha);
         }
         // Only a local build can be dirty, so remote stores are not asked.

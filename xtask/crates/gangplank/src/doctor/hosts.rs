@@ -250,9 +250,12 @@ fn taken(address: &str, far: bool, env: &Env) -> Check {
     let way =
         crate::doctor::check::address(&env.health.check).and_then(|text| text.split_once("${")?.1.split_once(":-"));
     let other = way.map_or("another in xtask/src/main.rs".to_owned(), |(name, _)| format!("{name}=ANOTHER"));
+    let others = env.targets.len() > 1 && !address.contains("{host}") && !far;
+    let others =
+        if others { "; perhaps that of another target: each on one machine needs a port of its own" } else { "" };
     Check::warning(
         "port",
-        format!("another program answers at {address} while the service is stopped"),
+        format!("another program answers at {address} while the service is stopped{others}"),
         format!("{place}find it with `ss -ltnp` and stop it, or use another port for {}: {other}", env.name),
     )
 }

@@ -179,6 +179,10 @@ pub fn outcome(outcome: &Outcome, style: Style) -> String {
             let _ = writeln!(out, "  on failure: revert to {back}");
         }
     }
+    if outcome.verb != Verb::Prune {
+        let health = outcome.health.as_deref().unwrap_or("none: a service that has started is healthy");
+        let _ = writeln!(out, "health check: {health}");
+    }
     out
 }
 
@@ -197,6 +201,27 @@ fn controlled(done: &Controlled, style: Style) -> String {
         format!("{}: the service of {} {end}\n", host.target, style.id(&host.release))
     };
     done.targets.iter().map(line).collect()
+}
+
+/// What the hosts of an env show together: that they differ, or that the last change failed.
+fn of_envs(hosts: &[HostStatus], style: Style) -> Vec<String> {
+    let mut notes = Vec::new();
+    for of_env in hosts.chunk_by(|a, b| a.env == b.env) {
+        let env = &of_env[0].env;
+        let mut live: Vec<_> = of_env.iter().filter_map(|host| host.release.as_ref()).collect();
+        live.sort();
+        live.dedup();
+        if live.len() > 1 {
+            notes.push(format!(
+                "{env}: its hosts run different releases; `cargo xtask deploy {env} RELEASE` ends that\n"
+            ));
+        }
+        if let Some(id) = of_env.iter().find_map(|host| host.failed.as_ref()) {
+            let id = style.id(id);
+            notes.push(format!("{env}: the last change, to {id}, FAILED; see `cargo xtask history {env}`\n"));
+        }
+    }
+    notes
 }
 
 fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
@@ -245,6 +270,7 @@ fn status(hosts: &[HostStatus], style: Style, now: Timestamp) -> String {
             _ => Ok(()),
         };
     }
+    notes.extend(of_envs(hosts, style));
     let subjects = hosts.iter().filter_map(|host| Some((host.release.as_ref()?, host.subject.as_deref()?)));
     let width = style.width.unwrap_or(usize::MAX);
     let notes: String = notes.lines().map(|note| wrapped(note, width).join("\n") + "\n").collect();

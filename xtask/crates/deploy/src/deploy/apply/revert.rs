@@ -38,13 +38,18 @@ impl Run<'_> {
         let env = self.env.name;
         if stuck.is_empty() {
             let hint = hint_of(cause).map_or_else(
-                || format!("fix it and deploy again; `cargo xtask status {env}` shows what is live"),
+                || {
+                    let then =
+                        if self.ctx.interrupted() { "run the same command again" } else { "fix it and deploy again" };
+                    format!("{then}; `cargo xtask status {env}` shows what is live")
+                },
                 str::to_owned,
             );
             let switches = |host: &&HostProgress| host.switch().is_some() || host.restart().is_some();
             let unreached = hosts.iter().filter(switches).filter(|host| !host.begun.load(Ordering::SeqCst)).count();
             if unreached > 0 && !begun.is_empty() {
-                back.push(format!("{unreached} host(s) were not reached"));
+                let (hosts, were) = if unreached == 1 { ("host", "was") } else { ("hosts", "were") };
+                back.push(format!("{unreached} other {hosts} {were} not switched"));
             }
             let now = if back.is_empty() { "nothing was switched".to_owned() } else { back.join(", ") };
             return CliError::new(kind_of(cause), format!("{cause:#}; {now}")).hint(hint).into();

@@ -27,6 +27,7 @@ fn host(n: usize) -> HostStatus {
         subject: Some("Prices are in euros,\u{1b}[31m and the cart remembers what was in it for a whole week".into()),
         since: Some(time("2026-08-22T10:20:00Z")),
         by: Some("ana@laptop".into()),
+        failed: None,
         previous: Some(OLD.parse().unwrap()),
         service: Some("running"),
         locked_by: None,
@@ -42,6 +43,7 @@ fn status_fits_a_terminal_of_eighty_columns() {
         subject: None,
         since: Some(time("2026-08-01T08:00:00Z")),
         previous: None,
+        failed: Some(NEW.parse().unwrap()),
         state: "unconfirmed",
         ..host(3)
     });
@@ -53,6 +55,9 @@ fn status_fits_a_terminal_of_eighty_columns() {
         prod  web3    unconfirmed  5d6e7f8  21 d ago  ana@laptop  -         running
         web3: the last deploy did not finish; deploy again, or run
         `cargo xtask rollback prod`
+        prod: its hosts run different releases; `cargo xtask deploy prod RELEASE` ends
+        that
+        prod: the last change, to 1a2b3c4, FAILED; see `cargo xtask history prod`
         1a2b3c4  Prices are in euros,\u{1b}[31m and the cart remembers what was in it f…
     "#]]
     .assert_eq(&text);
@@ -113,6 +118,7 @@ fn outcome_on_a_terminal_is_one_line_with_a_short_id() {
         dry_run: false,
         release: Some(NEW.parse().unwrap()),
         failed_in: vec![],
+        health: None,
         targets: vec![],
     };
     let text = self::outcome(&outcome(Verb::Deploy, false), TERMINAL);
