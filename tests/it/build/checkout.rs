@@ -168,7 +168,7 @@ fn deploy_of_uncommitted_builds_takes_the_last_and_a_clean_checkout_a_clean_one(
     p.run("deploy dev").ok();
     assert_eq!(p.live("srv/dev"), "edit 2");
     p.git(&["checkout", "--quiet", "--", "."]);
-    p.run("deploy dev").fails(5, "no release of commit", "cargo xtask build");
+    p.run("deploy dev").fails(5, "was not built yet", "cargo xtask build");
 }
 
 #[test]

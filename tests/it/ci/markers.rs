@@ -159,7 +159,7 @@ fn deploy_and_rollback_with_unexpected_live_release_are_refused() {
 #[test]
 fn deploy_of_previous_and_rollback_to_head_are_refused() {
     let p = Project::new();
-    p.run("deploy dev HEAD").fails(5, "no release of commit", "cargo xtask build");
+    p.run("deploy dev HEAD").fails(5, "was not built yet", "cargo xtask build");
     let v1 = p.release("1");
     p.run("deploy dev HEAD").ok().stdout_is(&format!("dev: {v1} is live\n"));
     for line in ["deploy dev previous", "diff dev previous", "put previous", "fetch previous", "verify previous"] {

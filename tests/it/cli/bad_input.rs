@@ -320,7 +320,7 @@ fn host_that_was_added_gets_what_the_others_run() {
 #[test]
 fn deploy_promote_and_rollback_of_missing_release_are_refused() {
     let p = Project::new();
-    p.run("deploy dev").fails(5, "no release of commit", "cargo xtask build");
+    p.run("deploy dev").fails(5, "was not built yet", "cargo xtask build");
     p.run("deploy dev latest").fails(5, "no release yet", "cargo xtask build");
     p.release("1");
     p.run("deploy dev 20200101T000000-0000000").fails(5, "20200101T000000-0000000", "cargo xtask releases");

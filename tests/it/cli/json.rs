@@ -118,6 +118,14 @@ const OUTCOME: &str = "plan, deploy, promote, rollback, prune ENV";
 const SEALED: &str = "verify, fetch";
 
 /// Everything that a laptop does, and a deploy that fails.
+fn after_a_failed_deploy(seen: &Shapes) {
+    let p = Project::with_service();
+    p.write("behavior", "exit 9\n");
+    p.release("1");
+    p.run("deploy dev").code(1);
+    seen.run("status", &p, "status", &[]);
+}
+
 fn on_a_laptop(seen: &Shapes) {
     let mut p = Project::with_service();
     p.add("hook before-each\n");
@@ -321,6 +329,7 @@ fn made_here(seen: &Shapes) {
 fn json_of_answers_events_and_errors_matches_the_golden_file() {
     let seen = Shapes::default();
     on_a_laptop(&seen);
+    after_a_failed_deploy(&seen);
     on_this_machine(&seen);
     on_circleci(&seen);
     made_here(&seen);

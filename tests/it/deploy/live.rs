@@ -197,7 +197,7 @@ fn approval_covers_the_plan_that_was_shown() {
     }
     let p = Project::new();
     let one = p.release("1");
-    let question = format!("prod: nothing -> {one}; deploy? [y/N] ");
+    let question = format!("prod: nothing -> {}; deploy? [y/N] ", short(&one));
     for answer in ["n\n", "\n", "\x03"] {
         let (code, written) = asked(&p, "deploy prod", || (), answer);
         assert!(
@@ -216,13 +216,19 @@ fn approval_covers_the_plan_that_was_shown() {
     p.run(&format!("deploy dev {three}")).ok();
     let faster = || drop(p.run(&format!("deploy prod {two} --yes")).ok());
     let (code, written) = asked(&p, "promote dev prod", faster, "y\n");
-    assert!(written.contains(&format!("prod: {one} -> {three}, brings 2 commits; promote? [y/N] ")), "{written}");
+    assert!(
+        written.contains(&format!("prod: {} -> {}, brings 2 commits; promote? [y/N] ", short(&one), short(&three))),
+        "{written}"
+    );
     assert!(code == 8 && written.contains("prod has changed since the plan was approved"), "{code}: {written}");
     assert!(written.contains("cargo xtask status prod"), "{written}");
     assert!(p.run("status prod").ok().stdout.contains(&two));
 
     let (code, written) = asked(&p, "rollback prod", || (), "y\n");
-    assert!(written.contains(&format!("prod: {two} -> {one}, takes away 1 commit; roll back? [y/N] ")), "{written}");
+    assert!(
+        written.contains(&format!("prod: {} -> {}, takes away 1 commit; roll back? [y/N] ", short(&two), short(&one))),
+        "{written}"
+    );
     assert!(code == 0 && written.contains(&format!("rolled back to {}", short(&one))), "{written}");
     // What is so already needs no approval.
     let (code, written) = on_terminal(&p, &format!("deploy prod {one}"), (80, 24), &[]);

@@ -32,7 +32,8 @@ fn logs_of_a_login_that_may_not_sync_the_journal_are_shown() {
     let Some((fleet, p, _)) = deployed() else { return };
     no_sync(&fleet);
     p.run("logs dev").ok().stdout_has("listening on");
-    p.write_program("bin/app", "#!/bin/sh\necho last words\nexit 7\n");
+    // journald knows the unit of a process only while it runs.
+    p.write_program("bin/app", "#!/bin/sh\necho last words\nsleep 0.3\nexit 7\n");
     p.release("2");
     p.run("deploy dev").fails(1, "with exit status 7", "deploy again");
     p.run("logs dev").ok().stdout_has("last words");
