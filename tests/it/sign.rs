@@ -105,7 +105,7 @@ fn deploy_of_a_release_that_no_trusted_key_signed_is_refused_before_it_is_fetche
     p.run("deploy prod --yes").ok().stderr_has(&format!("{by_ben} was signed by ben"));
     p.run("promote dev prod --yes --allow-older").fails(7, "is not signed", "cargo xtask sign");
     // What was deployed before is a way back, whatever is required now.
-    p.run("rollback prod --yes").ok();
+    p.run("rollback prod --yes").ok().stderr_lacks("would refuse");
     assert_eq!(p.live("srv/prod"), "good");
 }
 
@@ -245,6 +245,45 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn rollback_to_a_release_of_a_key_that_is_not_trusted_any_more_warns() {
+    let mut p = project();
+    stored(&p, "1", &["ben"]);
+    p.run("deploy prod --yes").ok();
+    stored(&p, "2", &["ana"]);
+    p.run("deploy prod --yes").ok();
+    let line = format!("require-signature {}", p.read("keys/ben.pub"));
+    p.change(&line, "");
+    p.run("rollback prod --yes").ok().stderr_has("what prod would refuse in a deploy").stderr_has("does not trust");
+    assert_eq!(p.live("srv/prod"), "1");
+}
+
+#[test]
+fn unsigned_copy_in_one_store_does_not_hide_the_signed_one_in_another() {
+    let p = project();
+    let id = stored(&p, "1", &["ana"]);
+    p.run("build").ok();
+    p.run(&format!("deploy prod {id} --yes")).ok().stderr_has("was signed by ana");
+    // Another build of the same commit, as of a pipeline that runs again, has another manifest.
+    let job = [("CIRCLE_BUILD_NUM", "77"), ("CIRCLE_SHA1", &p.git(&["rev-parse", "HEAD"]))];
+    let job: Vec<_> = job.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    fs::remove_dir_all(p.path("target/releases").join(&id)).unwrap();
+    p.run_with("build", &job).ok();
+    p.run(&format!("sign --key {}", key(&p, "ana"))).ok();
+    p.run("put --store file:store").ok();
+}
+
+#[test]
+fn build_scripts_and_other_jobs_do_not_get_the_key() {
+    let mut p = with_xtask();
+    p.write("shop/build.rs", "fn main() {\n    assert!(std::env::var_os(\"GANGPLANK_SIGNING_KEY\").is_none());\n}\n");
+    p.commit("1");
+    p.var("GANGPLANK_SIGNING_KEY", "-----BEGIN OPENSSH PRIVATE KEY-----");
+    p.run("ci run --yes").ok();
+    p.change("env dev\n", "ci-sign shop-dev\nenv dev\ncontext shop-dev\n");
+    p.run("ci generate").fails(2, "`sign` names the context shop-dev, which other jobs have too", "context of its own");
 }
 
 #[test]

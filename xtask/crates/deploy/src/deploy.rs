@@ -195,8 +195,18 @@ pub fn rollback(tool: &Tool, env: &str, release: Option<&Selector>, options: &Op
     site.notifying(Verb::Rollback, named.as_ref(), options.dry_run, || {
         let failed_in = named.as_ref().map(|id| elsewhere::warn_of_failures(tool, &site, id, options));
         let done = roll_back(&site, named.as_ref(), options, |id| catalog.fetch_for_deploy(id, of))?;
+        warn_of_signature(tool, &site, done.release.as_ref());
         Ok(Outcome { failed_in: failed_in.unwrap_or_default(), ..done })
     })
+}
+
+/// A way back must not depend on a store, so what hosts have is not refused. But a key may not be trusted any more.
+fn warn_of_signature(tool: &Tool, site: &Deployment, release: Option<&ReleaseId>) {
+    let (Some(id), Some(target)) = (release, site.targets.first()) else { return };
+    let checked = target.manifest(id).and_then(|manifest| tool.check_signature(site.env, &manifest));
+    if let Err(error) = checked.map_err(|error| site.ctx.scrub(&format!("{error:#}"))) {
+        site.ctx.warn(format!("the rollback is to what {} would refuse in a deploy: {error}", site.env.name));
+    }
 }
 
 /// Rolls back to `named`, or to the previous healthy release. `fetch` is called only if a target no longer has the

@@ -7,7 +7,6 @@ use gangplank_system::context::Context;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use ssh_key::authorized_keys::Entry;
 use ssh_key::{Algorithm, PublicKey};
 use std::fs::File;
 use std::io::Read;
@@ -78,10 +77,17 @@ fn of_line(line: &str, now: Timestamp) -> Result<Option<AllowedKey>, String> {
         None => line.split_once([' ', '\t']),
     };
     let Some((principals, rest)) = split else { return Err("it has no key".into()) };
-    let entry: Entry = rest.trim_start().parse().map_err(|error| format!("it is not a key: {error}"))?;
-    for option in entry.config_opts().iter() {
-        let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        let value = value.trim_matches('"');
+    let rest = rest.trim_start();
+    // As OpenSSH does: what is a key is no option.
+    let (options, key) = match public_key(rest) {
+        Ok(key) => (vec![], key),
+        Err(error) if rest.starts_with("ssh-") => return Err(format!("the key {error}")),
+        Err(_) => {
+            let (options, rest) = options(rest)?;
+            (options, public_key(rest).map_err(|error| format!("the key {error}"))?)
+        }
+    };
+    for (name, value) in options {
         let is_valid = match name.to_ascii_lowercase().as_str() {
             "namespaces" => has_namespace(value)?,
             "valid-after" => now >= time(value)?,
@@ -94,8 +100,33 @@ fn of_line(line: &str, now: Timestamp) -> Result<Option<AllowedKey>, String> {
             return Ok(None);
         }
     }
-    let key = public_key(&entry.public_key().to_openssh().map_err(|error| error.to_string())?)?;
     Ok(Some(AllowedKey { key, name: principals.to_owned() }))
+}
+
+/// An option and its value; empty for one without.
+type KeyOption<'a> = (&'a str, &'a str);
+
+/// Options, separated by commas, and what follows them: `namespaces="git,gangplank",cert-authority ssh-ed25519 ...`.
+fn options(text: &str) -> Result<(Vec<KeyOption<'_>>, &str), String> {
+    let (mut all, mut rest) = (Vec::new(), text);
+    loop {
+        let end = rest.find([',', ' ', '\t', '=']).ok_or("it has no key")?;
+        let (name, after) = rest.split_at(end);
+        let (value, after) = match after.strip_prefix("=\"") {
+            Some(quoted) => quoted.split_once('"').ok_or_else(|| format!("the value of `{name}` has no end"))?,
+            None if after.starts_with('=') => return Err(format!("the value of `{name}` is not quoted")),
+            None => ("", after),
+        };
+        if name.is_empty() || value.contains('\\') {
+            return Err(format!("the option `{name}` cannot be read"));
+        }
+        all.push((name, value));
+        match after.strip_prefix(',') {
+            Some(more) => rest = more,
+            None if after.starts_with([' ', '\t']) => return Ok((all, after.trim_start())),
+            None => return Err(format!("`{name}` is not followed by a key")),
+        }
+    }
 }
 
 /// Whether a list of namespaces has ours. Patterns other than `*` are refused rather than read in a way of our own.
@@ -146,8 +177,12 @@ mod tests {
             (format!("ana valid-after=\"20260101\" {one}"), Err("`20260101` is not a time in UTC")),
             (format!("ana no-pty {one}"), Err("the option `no-pty` is not known")),
             ("ana".into(), Err("line 1: it has no key")),
-            ("ana ssh-ed25519 AAAA".into(), Err("it is not a key")),
-            (one.clone(), Err("it is not a key")),
+            ("ana ssh-ed25519 AAAA".into(), Err("the key is not a public key")),
+            (one.clone(), Err("it has no key")),
+            (format!("ana namespaces=\"gangplank {one}"), Err("the value of `namespaces` has no end")),
+            (format!("ana namespaces=gangplank {one}"), Err("the value of `namespaces` is not quoted")),
+            (format!("ana namespaces=\"gangplank\"x {one}"), Err("`namespaces` is not followed by a key")),
+            (format!("ana namespaces=\"git\",cert-authority {one}"), Ok("")),
         ] {
             let found =
                 of_file(&line, now).map(|keys| keys.into_iter().map(|it| it.name).collect::<Vec<_>>().join(" "));

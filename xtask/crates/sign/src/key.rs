@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use gangplank_model::error::{CliError, Kind, Result, WithHint, failed, usage};
 use gangplank_model::release::signature::NAMESPACE;
-use gangplank_system::context::{Context, Input, exit};
+use gangplank_system::context::{Context, Input, exit, var};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 use ssh_key::private::Ed25519Keypair;
@@ -17,7 +17,7 @@ use std::process::Command;
 use zeroize::Zeroizing;
 
 /// The variable with the key: its text, its text in base64, or the path of its file.
-pub const VARIABLE: &str = "GANGPLANK_SIGNING_KEY";
+pub const VARIABLE: &str = var::SIGNING_KEY;
 /// The beginning of a private key.
 const BEGIN: &str = "-----BEGIN";
 /// The maximum bytes of a key's file.
@@ -64,7 +64,6 @@ pub fn keygen(ctx: &Context, file: &Path) -> Result<Keygen> {
         written.map_err(|error| failed(format!("cannot write the key: {error}")).hint("run the same command again"))?;
     for (path, bytes, mode) in [(&private, text.as_bytes(), 0o600), (&public, format!("{line}\n").as_bytes(), 0o644)] {
         let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-        // The public key first would be a promise that a full disk breaks.
         opened.and_then(|mut to| to.write_all(bytes).and_then(|()| to.sync_all())).with_hint(
             Kind::Usage,
             || format!("cannot create {}", path.display()),
@@ -136,6 +135,11 @@ fn by_agent(ctx: &Context, public: &Path, bytes: &[u8]) -> Result<(String, Publi
     let key = PublicKey::from_openssh(text.trim()).map_err(|error| {
         usage(format!("{} is not a public key: {error}", public.display())).hint("name the .pub file of the key")
     })?;
+    if key.algorithm() != Algorithm::Ed25519 {
+        return usage(format!("the key {} is of the type {}", public.display(), key.algorithm()))
+            .hint("use an ed25519 key: `cargo xtask keygen FILE`")
+            .err();
+    }
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-Y", "sign", "-n", NAMESPACE, "-f"]).arg(public);
     let answer = ctx.answer(command, Input::Bytes(bytes))?;

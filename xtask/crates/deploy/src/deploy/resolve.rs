@@ -108,10 +108,14 @@ impl<'ctx> Catalog<'ctx> {
         })?;
         match found.into_iter().next() {
             Some(manifest) => Ok(manifest),
-            None => not_found(self.and_unasked(&format!("no store has {id}")))
-                .hint("`cargo xtask releases` lists what there is")
-                .err(),
+            None => Err(self.absent(id)),
         }
+    }
+
+    fn absent(&self, id: &ReleaseId) -> anyhow::Error {
+        not_found(self.and_unasked(&format!("no store has {id}")))
+            .hint("`cargo xtask releases` lists what there is")
+            .into()
     }
 
     fn and_unasked(&self, what: &str) -> String {
@@ -217,14 +221,12 @@ impl<'ctx> Catalog<'ctx> {
     /// A signature that `env` requires is checked before anything is fetched, and of what was fetched.
     pub(crate) fn fetch_for_deploy(&self, id: &ReleaseId, env: &Env) -> Result<ReleaseSource<'_>> {
         let transfer = env.transfer;
-        if !env.require_signature.is_empty() {
-            self.tool.check_signature(env, &self.manifest(id)?)?;
-        }
+        let stores = if env.require_signature.is_empty() { &self.stores[..] } else { self.signed(id, env)? };
         let linked = if transfer == Transfer::Pull { self.linked(id) } else { None };
         let fetched = self.ctx.root.join(FETCHED);
         machine::sweep(&fetched);
         let dir = scratch(&fetched, "deploying");
-        let fetched = self.fetch(id, &dir).and_then(|release| {
+        let fetched = self.fetch_from(stores, id, &dir).and_then(|release| {
             if let Some(signer) = self.tool.check_signature(env, release.manifest())? {
                 self.ctx.note(format!("{id} was signed by {signer}"));
             }
@@ -290,10 +292,42 @@ impl<'ctx> Catalog<'ctx> {
         None
     }
 
+    /// The first store whose copy of a release is signed as an env requires. Another one may have an unsigned copy.
+    fn signed(&self, id: &ReleaseId, env: &Env) -> Result<&[Box<dyn Store + 'ctx>]> {
+        let mut refusal = None;
+        for (n, store) in self.stores.iter().enumerate() {
+            let is_it = |manifest: &Manifest| manifest.id == *id && manifest.app == self.app();
+            let checked = store.of_commit(id.short_sha()).and_then(|found| {
+                let manifest = found.into_iter().find(is_it);
+                manifest.map(|manifest| self.tool.check_signature(env, &manifest)).transpose()
+            });
+            match checked {
+                Ok(Some(_)) => return Ok(&self.stores[n..=n]),
+                Ok(None) => {}
+                Err(error) if kind_of(&error) == Kind::Verification => refusal = refusal.or(Some(error)),
+                Err(error) if kind_of(&error) == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match refusal {
+            Some(error) => Err(error),
+            None => Err(self.absent(id)),
+        }
+    }
+
     /// Fetches a release from the first store that has it, verified, into `into`.
     pub fn fetch(&self, id: &ReleaseId, into: &Path) -> Result<Release> {
-        let release = store::fetch(self.ctx, self.app(), &self.stores, id, into)?;
+        self.fetch_from(&self.stores, id, into)
+    }
+
+    fn fetch_from(&self, stores: &[Box<dyn Store + 'ctx>], id: &ReleaseId, into: &Path) -> Result<Release> {
+        let release = store::fetch(self.ctx, self.app(), stores, id, into)?;
         self.of_this_commit(release.manifest())?;
+        if release.id() != id {
+            return gangplank_model::error::verification(format!("a store served {} as {id}", release.id()))
+                .hint("run the same command again; if it fails again, find out who can write to the store")
+                .err();
+        }
         Ok(release)
     }
 

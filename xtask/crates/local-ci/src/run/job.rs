@@ -201,6 +201,10 @@ impl Run<'_> {
         for name in self.ctx.vars().keys().filter(|name| is_cargos_own(name) || foreign(name)) {
             command.env_remove(name);
         }
+        let signs = self.project.ci.sign.is_some_and(|context| job.contexts.iter().any(|it| it == context));
+        if !signs {
+            command.env_remove(context::var::SIGNING_KEY);
+        }
         let with_token = self.project.ci.context.is_none_or(|context| job.contexts.iter().any(|it| it == context));
         command.envs(self.cloud.variables(&self.running, started, with_token));
         command.envs(self.extra_vars.iter().map(|(name, value)| (name, value)));

@@ -35,6 +35,12 @@ pub fn pipeline(project: &Project, handoff: Handoff) -> Result<Pipeline> {
             .hint("name the context with CIRCLE_TOKEN in `Ci` of xtask/src/main.rs, or remove `launch: true`")
             .err();
     }
+    let others = project.envs.iter().filter_map(|env| env.context).chain(project.ci.context);
+    if let Some(context) = others.into_iter().find(|context| Some(*context) == project.ci.sign) {
+        return usage(format!("`sign` names the context {context}, which other jobs have too"))
+            .hint("give the key a context of its own: a job that compiles could read it")
+            .err();
+    }
     if project.ci.sign.is_some() && handoff == Handoff::Artifacts {
         return usage(
             "`sign` and the handoff `artifacts`: the job that stores a release runs on every branch, and compiles",
@@ -99,7 +105,9 @@ fn across_workflows(project: &Project, handoff: Handoff) -> Pipeline {
     let approved: Vec<_> = project.envs.iter().filter(|env| env.approval).collect();
     let last: &[_] = if free.is_empty() { &approved } else { &[] };
     let publish = with_steps(publish(project, handoff), ask_for_approvals(last));
-    let mut jobs = vec![check(project), build(project, handoff), publish];
+    let mut jobs = vec![check(project), build(project, handoff)];
+    jobs.extend(sign(project));
+    jobs.push(publish);
     let mut after = "publish".to_owned();
     for (n, env) in free.iter().enumerate() {
         // The last job of the workflow reports what the approvals in the others are about.
@@ -225,13 +233,13 @@ fn build(project: &Project, handoff: Handoff) -> Job {
     Job { requires: vec!["check".into()], ..Job::new("build", Kind::Work(compiling(project, steps))) }
 }
 
-const SIGN: (&str, &[&str]) = ("Sign the release", &["sign"]);
-
 /// Signs the release in the workspace. A job of its own: where code is compiled, its build scripts could read the key.
 fn sign(project: &Project) -> Option<Job> {
     let context = project.ci.sign?;
-    let steps =
-        vec![persisted(SIGN.0, SIGN.1), Step::Persist { root: WORKSPACE.into(), paths: vec!["releases".into()] }];
+    let steps = vec![
+        persisted("Sign the release", &["sign"]),
+        Step::Persist { root: WORKSPACE.into(), paths: vec!["releases".into()] },
+    ];
     Some(Job {
         requires: vec!["build".into()],
         filter: Some(on_branch(project)),
@@ -246,16 +254,12 @@ fn publish(project: &Project, handoff: Handoff) -> Job {
         Handoff::S3 => ("Put into the stores", &["put"]),
         Handoff::Workspace | Handoff::Artifacts => ("Verify the artifacts", &["verify", "--store"]),
     };
-    let sign = project.ci.sign.map(|_| SIGN);
-    let steps = sign.into_iter().chain([put, ("Point to this build", &["publish"])]);
+    let steps = [put, ("Point to this build", &["publish"])].map(|(name, args)| persisted(name, args));
     Job {
-        requires: vec!["build".into()],
+        requires: vec![if project.ci.sign.is_some() { "sign" } else { "build" }.into()],
         filter: Some(on_branch(project)),
-        contexts: project.ci.context.into_iter().chain(project.ci.sign).map(str::to_owned).collect(),
-        ..Job::new(
-            "publish",
-            Kind::Work(on_workspace(project, steps.map(|(name, args)| persisted(name, args)).collect())),
-        )
+        contexts: project.ci.context.iter().map(|context| (*context).to_owned()).collect(),
+        ..Job::new("publish", Kind::Work(on_workspace(project, steps.into())))
     }
 }
 

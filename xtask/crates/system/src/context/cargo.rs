@@ -2,6 +2,7 @@
 
 use crate::context::{Context, is_cargos_own, not_started, run_xtask, var};
 use crate::process;
+use gangplank_model::error::failed;
 use std::process::Command;
 
 impl Context {
@@ -13,6 +14,8 @@ impl Context {
         for name in self.env.keys().filter(|name| is_cargos_own(name)) {
             command.env_remove(name);
         }
+        // Build scripts are code of others.
+        command.env_remove(var::SIGNING_KEY);
         command
     }
 
@@ -34,6 +37,18 @@ impl Context {
     /// Executes cargo with these arguments and those of this process.
     fn become_run(&self, words: &[&str], feature: Option<&str>) -> anyhow::Error {
         let mut command = self.cargo(words);
+        if let Some(key) = self.var(var::SIGNING_KEY) {
+            // Compiled without it, then run with it.
+            let build: Vec<_> = words.iter().map(|word| if *word == "run" { "build" } else { word }).collect();
+            let mut compile = self.cargo(build.strip_suffix(&["--"]).unwrap_or(&build));
+            compile.current_dir(".");
+            match self.watch(compile) {
+                Ok(Some(0)) => {}
+                Ok(_) => return failed("cargo did not compile it, see above").hint("fix the error first").into(),
+                Err(error) => return error,
+            }
+            command.env(var::SIGNING_KEY, key);
+        }
         // Relative paths on the command line refer to the current directory.
         command.args(std::env::args_os().skip(1)).current_dir(".");
         command.envs(feature.map(|feature| (var::FEATURES, feature)));

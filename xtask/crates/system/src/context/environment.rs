@@ -14,6 +14,8 @@ pub mod var {
     pub const BUCKETS: &str = "GANGPLANK_BUCKETS";
     /// The Cargo features that this process was compiled with on request.
     pub const FEATURES: &str = "GANGPLANK_XTASK_FEATURES";
+    /// The key that signs releases, or the path of its file. Only `sign` reads it, and no code of others may.
+    pub const SIGNING_KEY: &str = "GANGPLANK_SIGNING_KEY";
     /// The time limit in seconds of a request to CircleCI's API or a bucket with all its attempts; 120 by default.
     pub const API_DEADLINE: &str = "GANGPLANK_API_DEADLINE";
 }
