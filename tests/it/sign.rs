@@ -183,7 +183,7 @@ fn sign_takes_its_key_from_a_variable_a_file_or_the_agent() {
     let mut p = project();
     let mode = fs::metadata(p.path("keys/ana")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "only its owner can read it");
-    p.run("keygen keys/ana").fails(2, "cannot create", "name a new file");
+    p.run("keygen keys/ana").fails(2, "already exists", "name a new file");
     let id = p.release("1");
     p.run("sign").fails(3, "GANGPLANK_SIGNING_KEY is not set", "keygen FILE");
     p.run("sign --key keys/none").fails(2, "cannot read the key", "keygen FILE");

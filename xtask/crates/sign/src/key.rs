@@ -20,6 +20,8 @@ use zeroize::Zeroizing;
 pub const VARIABLE: &str = var::SIGNING_KEY;
 /// The beginning of a private key.
 const BEGIN: &str = "-----BEGIN";
+/// The maximum bytes of the path of a key.
+const PATH_MAX: usize = 255;
 /// The maximum bytes of a key's file.
 const BYTES_MAX: u64 = 16 << 10;
 
@@ -62,6 +64,9 @@ pub fn keygen(ctx: &Context, file: &Path) -> Result<Keygen> {
     let written = key.to_openssh(LineEnding::LF).and_then(|text| Ok((text, key.public_key().to_openssh()?)));
     let (text, line) =
         written.map_err(|error| failed(format!("cannot write the key: {error}")).hint("run the same command again"))?;
+    if let Some(there) = [&private, &public].into_iter().find(|path| path.symlink_metadata().is_ok()) {
+        return usage(format!("{} already exists", there.display())).hint("name a new file").err();
+    }
     for (path, bytes, mode) in [(&private, text.as_bytes(), 0o600), (&public, format!("{line}\n").as_bytes(), 0o644)] {
         let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
         opened.and_then(|mut to| to.write_all(bytes).and_then(|()| to.sync_all())).with_hint(
@@ -169,11 +174,19 @@ fn source(value: &str) -> Result<Source> {
     if value.starts_with(BEGIN) {
         return Ok(Source::Text(Zeroizing::new(value.to_owned())));
     }
-    let decoded = BASE64_STANDARD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    Ok(match decoded.filter(|text| text.starts_with(BEGIN)) {
-        Some(text) => Source::Text(Zeroizing::new(text)),
-        None => Source::File(value.into()),
-    })
+    // `base64` breaks its lines.
+    let packed: Zeroizing<Vec<u8>> = Zeroizing::new(value.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect());
+    let decoded = BASE64_STANDARD.decode(&*packed).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    if let Some(text) = decoded.map(Zeroizing::new).filter(|text| text.starts_with(BEGIN)) {
+        return Ok(Source::Text(text));
+    }
+    // What is no path may be a damaged key, so it is not shown.
+    if value.len() > PATH_MAX || value.contains(['\n', '\r']) || value.contains(BEGIN) {
+        return usage(format!("{VARIABLE} is neither a private key nor a path"))
+            .hint("set it to the text of the key's file, unchanged, or to its path")
+            .err();
+    }
+    Ok(Source::File(value.into()))
 }
 
 #[cfg(test)]
@@ -189,6 +202,11 @@ mod tests {
         for path in ["/run/key", "key", "AAAA"] {
             assert_eq!(source(path).unwrap(), Source::File(path.into()));
         }
-        assert!(source(" \n").is_err());
+        let wrapped = BASE64_STANDARD.encode(key.trim());
+        assert_eq!(source(&format!("{}\n{}", &wrapped[..20], &wrapped[20..])).unwrap(), text());
+        for damaged in [" \n".to_owned(), format!("'{key}'"), "A".repeat(300)] {
+            let error = source(&damaged).unwrap_err();
+            assert!(damaged.trim().is_empty() || !error.to_string().contains(damaged.trim()), "{error}");
+        }
     }
 }
