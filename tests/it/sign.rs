@@ -290,7 +290,7 @@ fn build_scripts_and_other_jobs_do_not_get_the_key() {
 fn put_of_a_signature_that_a_store_lacks_is_refused() {
     let p = project();
     let id = p.release("1");
-    p.run("put --store file:store").ok();
+    p.run("put --store file:store").ok().stderr_has("prod requires a signature, and a stored release never gets one");
     p.run(&format!("sign --key {}", key(&p, "ana"))).ok();
     p.run("put --store file:store").fails(7, &format!("has {id} without its new signature"), "sign before");
     p.run("put --store file:other").ok();

@@ -50,6 +50,7 @@ pub struct Pruned {
 pub fn put(tool: &Tool, release: Option<&Selector>, only: Option<&str>) -> Result<Vec<PutDone>> {
     let Tool { ctx, project, .. } = *tool;
     let release = local(tool, release)?;
+    warn_of_unsigned(tool, &release);
     let urls = urls(ctx, project, only);
     if urls.is_empty() {
         return usage("no store of this project works outside CircleCI")
@@ -218,6 +219,19 @@ fn urls<'a>(ctx: &Context, project: &'a Project, only: Option<&'a str>) -> Vec<&
     match only {
         Some(url) => vec![url],
         None => project.stores.iter().copied().filter(|url| ctx.in_ci() || !url.starts_with("circleci:")).collect(),
+    }
+}
+
+/// Warns before what cannot be undone: a stored release never gets a signature. In the workspace a later job signs it.
+fn warn_of_unsigned(tool: &Tool, release: &Release) {
+    let Tool { ctx, project, .. } = *tool;
+    let strict = project.envs.iter().find(|env| !env.require_signature.is_empty());
+    if let Some(env) = strict.filter(|_| release.manifest().signatures.is_empty() && !ctx.in_ci()) {
+        ctx.warn(format!(
+            "{} is not signed, {} requires a signature, and a stored release never gets one: `cargo xtask sign` first",
+            release.id(),
+            env.name
+        ));
     }
 }
 

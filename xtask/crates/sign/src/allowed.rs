@@ -117,7 +117,8 @@ fn options(text: &str) -> Result<(Vec<KeyOption<'_>>, &str), String> {
             None if after.starts_with('=') => return Err(format!("the value of `{name}` is not quoted")),
             None => ("", after),
         };
-        if name.is_empty() || value.contains('\\') {
+        let is_known = all.iter().any(|(known, _): &KeyOption| known.eq_ignore_ascii_case(name));
+        if name.is_empty() || value.contains('\\') || is_known {
             return Err(format!("the option `{name}` cannot be read"));
         }
         all.push((name, value));
@@ -175,6 +176,10 @@ mod tests {
             (format!("ana cert-authority {one}"), Ok("")),
             (format!("ana namespaces=\"gang*\" {one}"), Err("line 1: the pattern `gang*` is not supported")),
             (format!("ana valid-after=\"20260101\" {one}"), Err("`20260101` is not a time in UTC")),
+            (
+                format!("ana namespaces=\"git\",Namespaces=\"gangplank\" {one}"),
+                Err("the option `Namespaces` cannot be read"),
+            ),
             (format!("ana no-pty {one}"), Err("the option `no-pty` is not known")),
             ("ana".into(), Err("line 1: it has no key")),
             ("ana ssh-ed25519 AAAA".into(), Err("the key is not a public key")),
