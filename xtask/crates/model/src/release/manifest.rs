@@ -520,6 +520,16 @@ mod tests {
         }
     }
 
+    /// Signatures of releases that are stored sign these bytes. A new field must be left out while it is empty.
+    #[test]
+    fn signed_bytes_stay_the_same_in_every_version() {
+        let text = include_str!("manifest/signed.json");
+        let manifest = Manifest::parse(text.as_bytes(), "stored").unwrap();
+        assert_eq!(String::from_utf8(manifest.to_json()).unwrap(), text);
+        let before = text.split_once(",\n  \"signatures\"").unwrap().0.to_owned() + "\n}\n";
+        assert_eq!(String::from_utf8(manifest.signed_bytes()).unwrap(), before);
+    }
+
     #[test]
     fn head_is_read_from_the_beginning_of_a_manifest() {
         let odd = "20260822T101500-1a2b3c4";
