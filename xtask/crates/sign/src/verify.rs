@@ -36,7 +36,7 @@ pub fn check(ctx: &Context, env: &Env, manifest: &Manifest) -> Result<String> {
         Refusal::Unsigned => (format!("{id} is not signed, and {} requires a signature", env.name), sign),
         Refusal::Unreadable(reason) => (format!("a signature of {id} cannot be read: {reason}"), sign),
         Refusal::OtherKey(fingerprint) => (
-            format!("{id} was signed by the key {fingerprint}, which {} does not trust", env.name),
+            format!("{id} was signed by the key {fingerprint}, which is not in `require_signature` of {}", env.name),
             "find out whose key it is; `require_signature` in xtask/src/main.rs lists the trusted ones".to_owned(),
         ),
         Refusal::OtherNamespace(namespace) => {

@@ -7,7 +7,7 @@ pub const SIGNATURES_MAX: usize = 4;
 /// The maximum bytes of a signature; one by an ed25519 key has 300.
 const BYTES_MAX: usize = 4096;
 
-/// Fails for texts that are no signatures. Whether they are right is for who trusts a key.
+/// Fails for texts that are not SSH signatures. Whether a trusted key made them is checked where an env requires it.
 pub fn check(signatures: &[String]) -> Result<(), String> {
     if signatures.len() > SIGNATURES_MAX {
         return Err(format!("more than {SIGNATURES_MAX} signatures"));
@@ -18,13 +18,13 @@ pub fn check(signatures: &[String]) -> Result<(), String> {
             && text.ends_with("\n-----END SSH SIGNATURE-----\n")
             && text.bytes().all(|byte| byte == b'\n' || byte.is_ascii_graphic() || byte == b' ')
     };
-    if signatures.iter().all(is_one) { Ok(()) } else { Err("a signature that is none".into()) }
+    if signatures.iter().all(is_one) { Ok(()) } else { Err("it has a text that is not an SSH signature".into()) }
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn texts_that_are_no_signatures_are_refused() {
+    fn texts_that_are_not_signatures_are_refused() {
         let armour = |text: &str| format!("-----BEGIN SSH SIGNATURE-----\n{text}\n-----END SSH SIGNATURE-----\n");
         let good = armour("AAAA");
         for (signatures, want) in [
