@@ -304,9 +304,11 @@ impl<'ctx> Catalog<'ctx> {
             match checked {
                 Ok(Some(_)) => return Ok(&self.stores[n..=n]),
                 Ok(None) => {}
-                Err(error) if kind_of(&error) == Kind::Verification => refusal = refusal.or(Some(error)),
+                // The list of keys is wrong, whatever the store.
+                Err(error) if kind_of(&error) == Kind::Usage => return Err(error),
                 Err(error) if kind_of(&error) == Kind::NotFound => {}
-                Err(error) => return Err(error),
+                // Another store may still serve it.
+                Err(error) => refusal = refusal.or(Some(error)),
             }
         }
         match refusal {
