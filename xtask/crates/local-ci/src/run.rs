@@ -12,7 +12,7 @@ mod job;
 pub mod numbers;
 mod ports;
 
-use crate::run::cloud::{Cloud, Open, Opening, Running, WorkflowEnd};
+use crate::run::cloud::{Cloud, JobResult, Open, Opening, Running, WorkflowEnd};
 use crate::workspace::Layers;
 use gangplank_deploy::deploy::report;
 use gangplank_deploy::tool::Tool;
@@ -72,8 +72,8 @@ pub struct CiRun {
 pub struct JobEnd {
     /// Its name.
     pub job: String,
-    /// `success`, `failed`, `approved`, `on hold`, `not run`.
-    pub status: &'static str,
+    /// How it ended.
+    pub status: JobResult,
     /// Wall time.
     pub ms: u64,
 }
@@ -180,7 +180,7 @@ fn workflow_end(is_stopped: bool, has_failed: bool, ends: &[JobEnd]) -> Workflow
     match (is_stopped, has_failed) {
         (true, _) => WorkflowEnd::Stopped,
         (_, true) => WorkflowEnd::Failed,
-        _ if ends.iter().any(|end| end.status == "on hold") => WorkflowEnd::OnHold,
+        _ if ends.iter().any(|end| end.status == JobResult::OnHold) => WorkflowEnd::OnHold,
         _ => WorkflowEnd::Success,
     }
 }

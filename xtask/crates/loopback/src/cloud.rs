@@ -3,7 +3,7 @@
 
 use crate::{Definition, JobStatus, Loopback, MockState, WorkflowStatus};
 use gangplank_local_ci::run::cloud;
-use gangplank_local_ci::run::cloud::{Opening, Running, Started, WorkflowEnd};
+use gangplank_local_ci::run::cloud::{JobResult, Opening, Running, Started, WorkflowEnd};
 use gangplank_model::ci::pipeline::{Job, Kind, Workflow};
 use gangplank_model::error::{Result, failed};
 use gangplank_model::release::digest;
@@ -110,12 +110,12 @@ impl cloud::Cloud for Cloud {
         Started { id, number }
     }
 
-    fn end_job(&self, running: &Running, job: &Job, status: &str) {
-        let status = match status {
-            "success" | "approved" => JobStatus::Success,
-            "failed" => JobStatus::Failed,
-            "on hold" => JobStatus::OnHold,
-            _ => JobStatus::NotRun,
+    fn end_job(&self, running: &Running, job: &Job, end: JobResult) {
+        let status = match end {
+            JobResult::Success | JobResult::Approved => JobStatus::Success,
+            JobResult::Failed => JobStatus::Failed,
+            JobResult::OnHold => JobStatus::OnHold,
+            JobResult::NotRun => JobStatus::NotRun,
         };
         self.server.state().end_job(&self.job_id(running, job), status);
     }

@@ -12,7 +12,7 @@ pub fn run(run: &CiRun, style: Style) -> String {
         format!("{}: {}\n", count(run.jobs.len(), "job"), duration(ms))
     } else {
         let mut rows = vec![["JOB", "STATUS", "TIME"].map(str::to_owned).to_vec()];
-        rows.extend(run.jobs.iter().map(|it| vec![it.job.clone(), it.status.to_owned(), duration(it.ms)]));
+        rows.extend(run.jobs.iter().map(|it| vec![it.job.clone(), it.status.as_str().to_owned(), duration(it.ms)]));
         table(style, &rows)
     };
     for live in &run.live {

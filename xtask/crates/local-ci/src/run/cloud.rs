@@ -5,6 +5,7 @@ use gangplank_model::error::{Kind, Result, WithHint};
 use gangplank_model::project::Project;
 use gangplank_model::release::manifest::Commit;
 use gangplank_system::context::Context;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,8 @@ pub trait Cloud {
     fn start_workflow(&self, pipeline: &str, workflow: &Workflow) -> Running;
     /// Starts a job with steps.
     fn start_job(&self, running: &Running, job: &Job) -> Started;
-    /// Ends a job, with the status of a local run.
-    fn end_job(&self, running: &Running, job: &Job, status: &str);
+    /// Ends a job.
+    fn end_job(&self, running: &Running, job: &Job, end: JobResult);
     /// Ends a workflow.
     fn end_workflow(&self, running: &Running, end: WorkflowEnd);
     /// Stores a file as an artifact of a job.
@@ -64,6 +65,40 @@ pub struct Started {
     pub id: String,
     /// The number within the project.
     pub number: u64,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobResult {
+    /// Each step succeeded.
+    Success,
+    /// An approval was given.
+    Approved,
+    /// An approval was not given.
+    OnHold,
+    /// A step failed.
+    Failed,
+    /// What it requires did not succeed, or its filter does not match.
+    NotRun,
+}
+
+impl JobResult {
+    /// The word for people and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Approved => "approved",
+            Self::OnHold => "on hold",
+            Self::Failed => "failed",
+            Self::NotRun => "not run",
+        }
+    }
+}
+
+impl Serialize for JobResult {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// How a workflow ended.

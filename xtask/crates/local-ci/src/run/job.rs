@@ -1,6 +1,6 @@
 //! Runs a workflow, job by job and step by step.
 
-use crate::run::cloud::Started;
+use crate::run::cloud::{JobResult, Started};
 use crate::run::{JobEnd, LOGS, Run};
 use crate::workspace::files_below;
 use gangplank_model::ci::pipeline::{Condition, Job, Kind, LAUNCHER, PERSISTED, Step, Work, Xtask};
@@ -30,25 +30,25 @@ impl Run<'_> {
         let mut jobs: Vec<JobEnd> = Vec::new();
         let mut failure = None;
         for job in self.workflow.jobs.iter().filter(|job| wanted.contains(&job.name)) {
-            let ready = job
-                .requires
-                .iter()
-                .all(|name| jobs.iter().any(|end| end.job == *name && matches!(end.status, "success" | "approved")));
+            let ready = job.requires.iter().all(|name| {
+                jobs.iter()
+                    .any(|end| end.job == *name && matches!(end.status, JobResult::Success | JobResult::Approved))
+            });
             let started = Instant::now();
             let status = if !ready || self.ctx.interrupted() || self.is_filtered_out(job) {
-                "not run"
+                JobResult::NotRun
             } else {
                 match self.job(job, approve) {
                     Ok(status) => status,
                     Err(error) => {
                         failure = failure.or(Some((job.name.clone(), error)));
-                        "failed"
+                        JobResult::Failed
                     }
                 }
             };
             let ms = ms_since(started);
             self.cloud.end_job(&self.running, job, status);
-            self.ctx.emit(Event::JobEnded { job: job.name.clone(), ms, status: status.into() });
+            self.ctx.emit(Event::JobEnded { job: job.name.clone(), ms, status: status.as_str().into() });
             jobs.push(JobEnd { job: job.name.clone(), status, ms });
         }
         (jobs, failure)
@@ -63,12 +63,12 @@ impl Run<'_> {
         true
     }
 
-    fn job(&self, job: &Job, approve: &dyn Fn(&str) -> Result<bool>) -> Result<&'static str> {
+    fn job(&self, job: &Job, approve: &dyn Fn(&str) -> Result<bool>) -> Result<JobResult> {
         match &job.kind {
-            Kind::Approval => Ok(if approve(&job.name)? { "approved" } else { "on hold" }),
+            Kind::Approval => Ok(if approve(&job.name)? { JobResult::Approved } else { JobResult::OnHold }),
             Kind::Work(work) => {
                 self.ctx.emit(Event::JobStarted { job: job.name.clone() });
-                self.work(job, work).map(|()| "success")
+                self.work(job, work).map(|()| JobResult::Success)
             }
         }
     }

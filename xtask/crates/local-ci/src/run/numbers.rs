@@ -1,7 +1,7 @@
 //! Local runs that need no API: pipelines and jobs have numbers and UUIDs, and artifacts are files.
 
 use crate::run::cloud::{
-    Cloud, Opening, Running, Started, WorkflowEnd, keep_artifact, place, prune_artifacts, save, slug,
+    Cloud, JobResult, Opening, Running, Started, WorkflowEnd, keep_artifact, place, prune_artifacts, save, slug,
 };
 use gangplank_model::ci::pipeline::{Job, Workflow};
 use gangplank_model::error::{Kind, Result, WithHint};
@@ -82,7 +82,7 @@ impl Cloud for Numbered {
         Started { id: self.uuid(), number: self.number() }
     }
 
-    fn end_job(&self, _: &Running, _: &Job, _: &str) {}
+    fn end_job(&self, _: &Running, _: &Job, _: JobResult) {}
 
     fn end_workflow(&self, _: &Running, _: WorkflowEnd) {}
 
