@@ -145,7 +145,8 @@ pub fn run(tool: &Tool, cli: &Cli, listener: Listener) -> Result<CommandOutput> 
             let release = release.as_deref().unwrap_or_default();
             report::verify(tool, release, unpack.as_deref()).map(CommandOutput::Verified)
         }
-        command @ (Command::Keygen(_) | Command::Sign(_)) => sign::run(tool, command),
+        Command::Keygen(it) => sign::keygen(tool, it),
+        Command::Sign(it) => sign::sign(tool, it),
         Command::Put { program: true, .. } => put_program(tool),
         Command::Put { release, store, .. } => {
             handoff::put(tool, release.as_ref(), store.as_deref()).map(CommandOutput::Put)

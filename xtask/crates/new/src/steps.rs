@@ -141,8 +141,8 @@ pub fn engine_of(engine: &Engine) -> Result<Engine> {
     let dir = place::absolute(dir)?;
     match [dir.join(ENGINE_DIR), dir.clone()].into_iter().find(|dir| tree::is_engine(dir)) {
         Some(dir) => {
-            let lacks: Vec<_> =
-                PARTS.iter().filter(|(_, crate_dir)| !dir.join(crate_dir).is_dir()).map(|(part, _)| *part).collect();
+            let has = parts::of_copy(&dir);
+            let lacks: Vec<_> = PARTS.iter().map(|(part, _)| *part).filter(|part| !has.contains(part)).collect();
             if !lacks.is_empty() {
                 return usage(format!(
                     "{} is a project's copy of the engine, without {}",

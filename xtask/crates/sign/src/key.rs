@@ -113,11 +113,7 @@ impl SigningKey {
                 .hint("add it to ssh-agent, `ssh-add FILE`, and use `--key FILE.pub`")
                 .err();
         }
-        if key.algorithm() != Algorithm::Ed25519 {
-            return usage(format!("the key {from} is of the type {}", key.algorithm()))
-                .hint("use an ed25519 key: `cargo xtask keygen FILE`")
-                .err();
-        }
+        check_type(&key.algorithm(), &from)?;
         Ok(Self::Here(Box::new(key)))
     }
 
@@ -134,17 +130,23 @@ impl SigningKey {
     }
 }
 
+/// Fails for a key whose signatures no env accepts.
+fn check_type(algorithm: &Algorithm, from: &str) -> Result<()> {
+    if *algorithm == Algorithm::Ed25519 {
+        return Ok(());
+    }
+    usage(format!("the key {from} is of the type {algorithm}"))
+        .hint("use an ed25519 key: `cargo xtask keygen FILE`")
+        .err()
+}
+
 /// `ssh-keygen` speaks with the agent, whatever holds its keys.
 fn by_agent(ctx: &Context, public: &Path, bytes: &[u8]) -> Result<(String, PublicKey)> {
     let text = fs::read_to_string(public).unwrap_or_default();
     let key = PublicKey::from_openssh(text.trim()).map_err(|error| {
         usage(format!("{} is not a public key: {error}", public.display())).hint("name the .pub file of the key")
     })?;
-    if key.algorithm() != Algorithm::Ed25519 {
-        return usage(format!("the key {} is of the type {}", public.display(), key.algorithm()))
-            .hint("use an ed25519 key: `cargo xtask keygen FILE`")
-            .err();
-    }
+    check_type(&key.algorithm(), &public.display().to_string())?;
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-Y", "sign", "-n", NAMESPACE, "-f"]).arg(public);
     let answer = ctx.answer(command, Input::Bytes(bytes))?;

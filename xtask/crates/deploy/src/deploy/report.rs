@@ -78,19 +78,24 @@ pub fn status(tool: &Tool, env: Option<&str>) -> Result<Vec<HostStatus>> {
             all.push(host);
         }
     }
-    if errors.len() == all.len()
-        && let Some(error) = errors.pop()
-    {
-        return Err(error);
-    }
-    for error in errors {
-        ctx.warn(format!("{error:#}"));
-    }
+    let none_answers = errors.len() == all.len();
+    warn_of_unreachable(ctx, errors, none_answers)?;
     let subjects = subjects(ctx, all.iter().filter_map(|host| host.release.as_ref()));
     for host in &mut all {
         host.subject = host.release.as_ref().and_then(|id| subjects.get(id).cloned());
     }
     Ok(all)
+}
+
+/// Warns of hosts that do not answer; fails with the last one if none does.
+fn warn_of_unreachable(ctx: &Context, mut errors: Vec<anyhow::Error>, none_answers: bool) -> Result<()> {
+    if none_answers && let Some(error) = errors.pop() {
+        return Err(error);
+    }
+    for error in errors {
+        ctx.warn(format!("{error:#}"));
+    }
+    Ok(())
 }
 
 /// The subjects of the commits of releases, as far as the checkout has them.
@@ -178,14 +183,7 @@ pub fn history(tool: &Tool, env: &str, limit: usize, all: bool) -> Result<Vec<Ho
             Err(error) => errors.push(error),
         }
     }
-    if histories.is_empty()
-        && let Some(error) = errors.pop()
-    {
-        return Err(error);
-    }
-    for error in errors {
-        ctx.warn(format!("{error:#}"));
-    }
+    warn_of_unreachable(ctx, errors, histories.is_empty())?;
     // Stores keep a copy for hosts that lost their history.
     histories.extend(Catalog::open(tool)?.deploy_log().histories(ctx, env));
     Ok(histories.into_iter().map(one).collect())

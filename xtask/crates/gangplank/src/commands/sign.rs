@@ -1,24 +1,23 @@
 //! `keygen`, `sign`, and the commands that need signatures compiled in.
 
-use crate::cli::Command;
+use crate::cli::{Command, Keygen, Sign};
 use crate::commands::{CommandOutput, feature};
 use crate::parts::SIGNATURES;
 use gangplank_deploy::tool::Tool;
 use gangplank_model::error::Result;
 use gangplank_model::project::Project;
 
-/// Continues as an xtask with signatures for a command that needs them. Returns only on failure, or if there is no need.
+/// Continues as an xtask with signatures for a deploy that checks them. Returns only on failure, or if there is no need.
 pub fn compile_if_needed(tool: &Tool, command: &Command) -> Result<()> {
     if SIGNATURES.is_none() && needs(tool.project, command) {
-        return Err(feature::compile_with(tool.ctx, &["gangplank/sign"], "signatures"));
+        return Err(compile(tool));
     }
     Ok(())
 }
 
-/// Whether a command signs, or deploys to an env that requires a signature.
+/// Whether a command deploys to an env that requires a signature, or passes on the program that will.
 fn needs(project: &Project, command: &Command) -> bool {
     match command {
-        Command::Keygen(_) | Command::Sign(_) => true,
         Command::Deploy { env, .. }
         | Command::Plan { env, .. }
         | Command::Promote { to: env, .. }
@@ -31,20 +30,29 @@ fn needs(project: &Project, command: &Command) -> bool {
     }
 }
 
-/// Runs `keygen` or `sign`.
+/// `keygen FILE`
 #[cfg(feature = "gangplank-sign")]
-pub fn run(tool: &Tool, command: &Command) -> Result<CommandOutput> {
-    match command {
-        Command::Keygen(it) => gangplank_sign::key::keygen(tool.ctx, &it.file).map(CommandOutput::Keygen),
-        Command::Sign(it) => {
-            gangplank_sign::sign::sign(tool, it.release.as_ref(), it.key.as_deref()).map(CommandOutput::Signed)
-        }
-        _ => Ok(CommandOutput::Streamed),
-    }
+pub fn keygen(tool: &Tool, it: &Keygen) -> Result<CommandOutput> {
+    gangplank_sign::key::keygen(tool.ctx, &it.file).map(CommandOutput::Keygen)
 }
 
-/// Was answered by [`compile_if_needed`].
 #[cfg(not(feature = "gangplank-sign"))]
-pub fn run(tool: &Tool, _: &Command) -> Result<CommandOutput> {
-    Err(feature::compile_with(tool.ctx, &["gangplank/sign"], "signatures"))
+pub fn keygen(tool: &Tool, _: &Keygen) -> Result<CommandOutput> {
+    Err(compile(tool))
+}
+
+/// `sign [RELEASE]`
+#[cfg(feature = "gangplank-sign")]
+pub fn sign(tool: &Tool, it: &Sign) -> Result<CommandOutput> {
+    gangplank_sign::sign::sign(tool, it.release.as_ref(), it.key.as_deref()).map(CommandOutput::Signed)
+}
+
+#[cfg(not(feature = "gangplank-sign"))]
+pub fn sign(tool: &Tool, _: &Sign) -> Result<CommandOutput> {
+    Err(compile(tool))
+}
+
+/// Continues as an xtask with signatures. Returns only on failure.
+fn compile(tool: &Tool) -> anyhow::Error {
+    feature::compile_with(tool.ctx, &["gangplank/sign"], "signatures")
 }

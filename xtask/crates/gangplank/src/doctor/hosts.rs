@@ -79,9 +79,9 @@ pub fn look(ctx: &Context, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
     let envs: Vec<_> = scope.envs.iter().map(|env| EnvCheck::new(ctx, env)).collect();
     let mut opened = Vec::new();
     let mut unopened = Vec::new();
-    for (at, env) in envs.iter().enumerate() {
-        for url in env.env.targets {
-            match scope.tool.target_of(env.env, url) {
+    for (at, of) in envs.iter().enumerate() {
+        for url in of.env.targets {
+            match scope.tool.target_of(of.env, url) {
                 Ok(target) => opened.push((at, target)),
                 Err(error) => unopened.push((at, Check::of(*url, State::Broken, &fault(error)))),
             }
@@ -95,16 +95,16 @@ pub fn look(ctx: &Context, scope: &Scope, locks: &[Locked]) -> Vec<Check> {
     let compression = scope.project.app.compression;
     let hosts = par_map(&opened, AT_ONCE, |(at, target)| ask(ctx, &envs[*at], compression, &**target));
     let mut checks = Vec::new();
-    for (at, env) in envs.iter().enumerate() {
-        let name = env.env.name;
-        let mut of_env = env.checks();
+    for (at, env_check) in envs.iter().enumerate() {
+        let name = env_check.env.name;
+        let mut of_env = env_check.checks();
         of_env.extend(unopened.iter().filter(|(of, _)| *of == at).map(|(_, check)| check.clone()));
         of_env.extend(locks.iter().filter(|it| it.env == name).map(|it| lock(name, Some(&it.url), it.by.as_ref())));
         checks.extend(grouped(name, of_env));
         for (host, _) in hosts.iter().zip(&opened).filter(|(_, (of, _))| *of == at) {
             let lock = host.state.as_ref().and_then(|state| owner(&liveness, &state.as_ref().ok()?.lock));
             let subject = Some(host.url.clone());
-            let of_host = judge(host, env.env, scope.project.app.name, lock.as_ref());
+            let of_host = judge(host, env_check.env, scope.project.app.name, lock.as_ref());
             checks.extend(grouped(name, of_host).map(|check| Check { subject: subject.clone(), ..check }));
         }
     }
