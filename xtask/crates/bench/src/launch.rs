@@ -2,7 +2,7 @@
 
 use crate::compare::{Compare, Row};
 use crate::options::Options;
-use crate::tools::{CARGO, baseline, cargo};
+use crate::tools::{BUILD_XTASK, CARGO, baseline, cargo};
 use gangplank_launch::{circleci, program};
 use gangplank_loopback::{JobStatus, Loopback, MockState, WorkflowStatus};
 use gangplank_model::ci::pipeline::LAUNCHER;
@@ -15,11 +15,14 @@ const SLUG: &str = "gh/acme/app";
 const TOKEN: &str = "CCIPAT_of_a_bench_on_this_machine";
 const BRANCH: &str = "main";
 
-/// From the start of the step to the xtask's first output: the launcher is compiled, finds `compiled` on a CircleCI of
-/// this machine, downloads and runs it; or cargo compiles it. In both cases the crates are downloaded.
-pub fn race(ctx: &Context, options: &Options, scratch: &Path, compiled: &Path) -> Result<Vec<Row>> {
-    let dir = scratch.join("program");
-    if let Err(reason) = program::pack(&ctx.root, compiled, &dir, ctx.vars()) {
+/// From the start of the step to the xtask's first output: the launcher is compiled, finds this repository's xtask on a
+/// CircleCI of this machine, downloads and runs it; or cargo compiles it. In both cases the crates are downloaded.
+pub fn race(ctx: &Context, options: &Options, scratch: &Path) -> Result<Vec<Row>> {
+    let (stored, dir) = (scratch.join("stored"), scratch.join("program"));
+    let mut build = ctx.cargo(BUILD_XTASK);
+    build.arg("--target-dir").arg(&stored);
+    ctx.answer(build, Input::Empty)?;
+    if let Err(reason) = program::pack(&ctx.root, &stored.join("debug/xtask"), &dir, ctx.vars()) {
         ctx.warn(format!("skipped: launch: {reason:#}"));
         return Ok(vec![]);
     }

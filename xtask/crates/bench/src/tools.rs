@@ -4,7 +4,7 @@ use crate::compare::{Baseline, Compare, Report};
 use crate::launch;
 use crate::options::{Options, Scratch, private_dir};
 use gangplank_model::error::{Kind, Result, WithHint};
-use gangplank_system::context::Context;
+use gangplank_system::context::{Context, Input};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +27,9 @@ tar = { version = "0.4", default-features = false }
 walkdir = "2"
 xshell = "0.2"
 "#;
+
+/// The words of cargo that compile an xtask.
+pub const BUILD_XTASK: &[&str] = &["build", "--quiet", "--package", "xtask", "--bin", "xtask"];
 
 /// The sample app of this repository.
 const APP: &str = "app";
@@ -52,12 +55,13 @@ pub fn overhead(ctx: &Context, options: &Options) -> Result<Report> {
     Ok(Report { bench: "overhead", rounds: options.rounds, cpus: crate::options::cpus(), rows, missing: vec![] })
 }
 
-/// `bench compile`: a full build of this project's xtask, compared with a minimal one, and of a job on request without
-/// and with a build.
+/// `bench compile`: a full build of the xtask of a project that `new` makes, compared with a minimal one, and of a job on
+/// request without and with a build.
 pub fn compile(ctx: &Context, options: &Options) -> Result<Report> {
     options.check_against("compile", [CARGO].into_iter())?;
     let scratch = Scratch(private_dir(ctx)?);
     let brief = project(&scratch.0.join("brief"), BRIEF)?;
+    let ours = new_project(ctx, &scratch.0.join("app"))?;
     // The versions of this project are available offline.
     let lock = || "is there a Cargo.lock? `cargo generate-lockfile`".to_owned();
     fs::copy(ctx.root.join("Cargo.lock"), brief.join("Cargo.lock")).with_hint(
@@ -76,14 +80,22 @@ pub fn compile(ctx: &Context, options: &Options) -> Result<Report> {
         baseline(name, Box::new(command), Some(target))
     };
     let baselines = vec![
-        baseline("ours", &ctx.root, &["build", "--quiet", "--locked", "--package", "xtask", "--bin", "xtask"]),
+        baseline("ours", &ours, &[BUILD_XTASK, &["--locked"]].concat()),
         baseline(CARGO, &brief, &["build", "--quiet"]),
     ];
     let race = Compare { workload: "xtask", what: "compile", alike: false, baselines };
     let mut rows = race.run(ctx, &scratch.0, options.rounds)?;
-    let compiled = scratch.0.join("target-ours/debug/xtask");
-    rows.extend(launch::race(ctx, options, &scratch.0, &compiled)?);
+    rows.extend(launch::race(ctx, options, &scratch.0)?);
     Ok(Report { bench: "compile", rounds: options.rounds, cpus: crate::options::cpus(), rows, missing: vec![] })
+}
+
+/// A project with every answer of `new` at its default.
+fn new_project(ctx: &Context, dir: &Path) -> Result<PathBuf> {
+    let words = ["run", "--quiet", "--locked", "--package", "gangplank-new", "--", "new", "--yes", "--quiet"];
+    let mut command = ctx.cargo(&words);
+    command.arg(dir);
+    ctx.answer(command, Input::Empty)?;
+    Ok(dir.to_owned())
 }
 
 type Make = Box<dyn Fn() -> Command>;

@@ -7,13 +7,13 @@ use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 /// The alias `cargo xtask` for a standalone package.
 const ALIAS: &str = "run --quiet --manifest-path xtask/Cargo.toml --";
 
-/// Crates that dominate the time of a build or deploy, with the optimisation that they need in a dev profile. Level 2 is
-/// that of libdeflate's own build.
+/// Crates that dominate the time of a build or deploy, with the optimisation that they need in a dev profile. At level 2
+/// libdeflate is as fast as at level 1 and takes a quarter longer to compile.
 pub const HOT: &[(&str, i64)] = &[
     ("sha2", 3),
     ("flate2", 3),
     ("miniz_oxide", 3),
-    ("libdeflate-sys", 2),
+    ("libdeflate-sys", 1),
     ("libdeflater", 3),
     ("memchr", 3),
     ("zstd-safe", 3),
