@@ -147,6 +147,14 @@ fn build_of_a_binary_with_required_features_names_them_or_builds_with_them() {
 }
 
 #[test]
+fn build_with_quiet_prints_nothing_of_cargo() {
+    let p = original();
+    p.run("build --quiet").ok().stderr_lacks("Compiling").stderr_lacks("Finished");
+    fs::remove_dir_all(p.path("target")).unwrap();
+    p.run("build").ok().stderr_has("Compiling");
+}
+
+#[test]
 fn build_of_a_checkout_with_other_line_ends_warns() {
     let p = original();
     let warning = "3 included files have other line ends than the commit, e.g. docs/";

@@ -11,7 +11,7 @@ use gangplank_deploy::extend::Extensions;
 use gangplank_model::error::{self, Kind, Result, hint_of, kind_of};
 use gangplank_model::event::{HostOutput, Sink, Stream};
 use gangplank_model::project::Project;
-use gangplank_system::context::{self, Context, Environment};
+use gangplank_system::context::{self, Context, Environment, var};
 use gangplank_system::{machine, process};
 use jiff::Timestamp;
 use std::ffi::OsString;
@@ -123,8 +123,12 @@ impl Terminal {
             Ok(here) if any_directory => Ok(here),
             _ => Err(error),
         };
+        let mut env = self.env;
+        if global.quiet {
+            env.vars.insert(var::CARGO_QUIET.into(), "true".into());
+        }
         let opened = Context::find_root().or_else(here);
-        match opened.and_then(|root| Context::from_process(root, self.env, sink)) {
+        match opened.and_then(|root| Context::from_process(root, env, sink)) {
             Ok(ctx) => {
                 if ctx.has_secrets() {
                     process::keep_memory_private();

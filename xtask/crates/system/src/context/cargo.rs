@@ -14,6 +14,9 @@ impl Context {
         for name in self.env.keys().filter(|name| is_cargos_own(name)) {
             command.env_remove(name);
         }
+        if self.var(var::CARGO_QUIET).is_some() {
+            command.env(var::CARGO_QUIET, "true");
+        }
         // Build scripts are code of others.
         command.env_remove(var::SIGNING_KEY);
         command

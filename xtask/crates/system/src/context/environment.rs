@@ -16,6 +16,8 @@ pub mod var {
     pub const FEATURES: &str = "GANGPLANK_XTASK_FEATURES";
     /// The key that signs releases, or the path of its file. Only `sign` reads it, and no code of others may.
     pub const SIGNING_KEY: &str = "GANGPLANK_SIGNING_KEY";
+    /// Cargo's own `term.quiet`: set by `--quiet`.
+    pub const CARGO_QUIET: &str = "CARGO_TERM_QUIET";
     /// The time limit in seconds of a request to CircleCI's API or a bucket with all its attempts; 120 by default.
     pub const API_DEADLINE: &str = "GANGPLANK_API_DEADLINE";
 }
