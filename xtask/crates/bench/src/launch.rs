@@ -21,7 +21,7 @@ pub fn race(ctx: &Context, options: &Options, scratch: &Path) -> Result<Vec<Row>
     let (stored, dir) = (scratch.join("stored"), scratch.join("program"));
     let mut build = ctx.cargo(BUILD_XTASK);
     build.arg("--target-dir").arg(&stored);
-    ctx.answer(build, Input::Empty)?;
+    ctx.read(build)?;
     if let Err(reason) = program::pack(&ctx.root, &stored.join("debug/xtask"), &dir, ctx.vars()) {
         ctx.warn(format!("skipped: launch: {reason:#}"));
         return Ok(vec![]);

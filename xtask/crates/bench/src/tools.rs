@@ -4,7 +4,7 @@ use crate::compare::{Baseline, Compare, Report};
 use crate::launch;
 use crate::options::{Options, Scratch, private_dir};
 use gangplank_model::error::{Kind, Result, WithHint};
-use gangplank_system::context::{Context, Input};
+use gangplank_system::context::Context;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -94,7 +94,7 @@ fn new_project(ctx: &Context, dir: &Path) -> Result<PathBuf> {
     let words = ["run", "--quiet", "--locked", "--package", "gangplank-new", "--", "new", "--yes", "--quiet"];
     let mut command = ctx.cargo(&words);
     command.arg(dir);
-    ctx.answer(command, Input::Empty)?;
+    ctx.read(command)?;
     Ok(dir.to_owned())
 }
 
