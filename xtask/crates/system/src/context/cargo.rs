@@ -14,8 +14,8 @@ impl Context {
         for name in self.env.keys().filter(|name| is_cargos_own(name)) {
             command.env_remove(name);
         }
-        if self.var(var::CARGO_QUIET).is_some() {
-            command.env(var::CARGO_QUIET, "true");
+        if let Some(quiet) = self.var(var::CARGO_QUIET) {
+            command.env(var::CARGO_QUIET, quiet);
         }
         // Build scripts are code of others.
         command.env_remove(var::SIGNING_KEY);
